@@ -1,0 +1,1 @@
+//! The programs as black boxes, and against other people's clients.

@@ -1,0 +1,1 @@
+//! What images are: the OCI specifications as types.

@@ -1,0 +1,1 @@
+//! Image to running containers, and everything that keeps them running.

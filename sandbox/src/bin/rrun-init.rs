@@ -1,0 +1,2 @@
+//! The helper.
+fn main() {}

@@ -1,0 +1,1 @@
+//! A process in namespaces, cgroup and limits.

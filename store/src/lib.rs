@@ -1,0 +1,1 @@
+//! Where images live on a machine, and how they travel.
