@@ -1,0 +1,48 @@
+# One place for every command that people and CI share; `make help` lists them.
+
+PREFIX ?= /usr/local
+DESTDIR ?=
+CARGO ?= cargo
+RELEASE := target/release
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo test check soak bench fuzz-smoke install uninstall clean
+
+help: ## Lists what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## Builds rbuild, rregistry, rrun and their helper, optimised
+	$(CARGO) build --release --locked -p builder -p registry -p runner
+	@# The helper that enters a sandbox starts in a fraction of the time when it is static.
+	$(CARGO) rustc --release --locked -p sandbox --bin rrun-init -- -C target-feature=+crt-static
+
+demo: ## Builds, pushes, pulls and runs an image, and leaves nothing running
+	@testdata/demo/run
+
+check: ## Formats, lints and tests all that needs no privileges
+	@.ci/test check
+
+test: ## Runs every test: unit, integration, privileged, end-to-end
+	@.ci/test all
+
+soak: ## Runs the long loops of kill -9, races and load (SOAK_SECONDS=300 each)
+	@.ci/test soak
+
+bench: ## Compares with other people's programs; prints ratios
+	@testdata/install-packages bench
+	@$(MAKE) --no-print-directory build
+	$(CARGO) run --release --locked -p bench -- $(BENCH)
+
+fuzz-smoke: ## Runs each fuzz target for a minute (needs cargo-fuzz and a nightly toolchain)
+	@for target in $$(cd fuzz && $(CARGO) fuzz list); do (cd fuzz && $(CARGO) fuzz run $$target -- -max_total_time=60) || exit 1; done
+
+install: build ## Installs the programs under PREFIX (/usr/local)
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/libexec
+	install -m 755 $(RELEASE)/rbuild $(RELEASE)/rregistry $(RELEASE)/rrun $(DESTDIR)$(PREFIX)/bin/
+	install -m 755 $(RELEASE)/rrun-init $(DESTDIR)$(PREFIX)/libexec/
+
+uninstall: ## Removes what install put there
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/bin/,rbuild rregistry rrun) $(DESTDIR)$(PREFIX)/libexec/rrun-init
+
+clean: ## Removes what was built
+	$(CARGO) clean
