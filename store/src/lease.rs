@@ -1,0 +1,318 @@
+//! Leases: what a running program has in use.
+//!
+//! ```text
+//! leases/<id>/
+//! ├── lock        locked (flock) by the process as long as it lives
+//! ├── pins        digests that must stay, one per line
+//! └── scratch/    directories for work in progress
+//! ```
+//!
+//! A lease dies with its process: the system drops the lock, and the next garbage collection
+//! finds it. The lock's descriptor is close-on-exec, so no container keeps a dead build alive.
+//!
+//! # Invariants
+//!
+//! - *Pin, then check.* A pin is written under the store's shared lock, and gc decides and acts
+//!   under its exclusive lock: what is found after it was pinned stays.
+//! - A live directory under `leases/` always has a locked lock file, since it is made under the
+//!   shared lock too.
+
+use std::collections::BTreeSet;
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use oci::{Algorithm, Digest};
+
+use crate::durable::if_present;
+use crate::error::{IoContext as _, Result};
+use crate::fault;
+use crate::ingest::Ingest;
+use crate::root::{Root, StoreLock};
+use crate::store::Store;
+use crate::trash;
+
+const LOCK: &str = "lock";
+const PINS: &str = "pins";
+const SCRATCH: &str = "scratch";
+
+/// Digests and working directories that stay as long as this process, or until it is dropped.
+///
+/// Clones share one lease; the last one to be dropped ends it.
+#[derive(Clone, Debug)]
+pub struct Lease {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    store: Store,
+    id: String,
+    directory: PathBuf,
+    pins: Mutex<Pinned>,
+    names: AtomicU64,
+    _lock: File,
+}
+
+/// The pins file, and what it already holds.
+#[derive(Debug)]
+struct Pinned {
+    file: File,
+    known: BTreeSet<Digest>,
+}
+
+impl Lease {
+    pub(crate) fn new(store: Store) -> Result<Self> {
+        let leases = store.root().leases();
+        let shared = store.root().lock_shared()?;
+        let directory = fault::point()
+            .and_then(|()| {
+                tempfile::Builder::new()
+                    .prefix("")
+                    .rand_bytes(12)
+                    .permissions(Permissions::from_mode(0o700))
+                    .tempdir_in(&leases)
+            })
+            .doing("create a lease in", &leases)?
+            .keep();
+        let lock = locked_file(&directory.join(LOCK))?;
+        let pins = directory.join(PINS);
+        let file = fs::OpenOptions::new()
+            .append(true)
+            .create_new(true)
+            .open(&pins)
+            .doing("create", &pins)?;
+        drop(shared);
+        let id = file_name(&directory);
+        let pins = Mutex::new(Pinned { file, known: BTreeSet::new() });
+        let names = AtomicU64::new(0);
+        let inner = Inner { store, id, directory, pins, names, _lock: lock };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Returns the store this lease is on.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.inner.store
+    }
+
+    /// Keeps everything with this digest — blob, layer, fix-up — from now on.
+    ///
+    /// A pinned manifest keeps what it lists. It is fine to pin what is not there yet. Whether
+    /// something is there must be asked *after* it was pinned.
+    ///
+    /// # Errors
+    ///
+    /// If the lease's directory cannot be written.
+    pub fn pin(&self, digest: &Digest) -> Result<()> {
+        self.pin_all(std::slice::from_ref(digest))
+    }
+
+    /// Keeps everything with these digests, like [`pin`](Self::pin).
+    ///
+    /// # Errors
+    ///
+    /// If the lease's directory cannot be written.
+    pub fn pin_all(&self, digests: &[Digest]) -> Result<()> {
+        let mut pins = self.inner.pins.lock().unwrap_or_else(PoisonError::into_inner);
+        let new: BTreeSet<Digest> =
+            digests.iter().copied().filter(|digest| !pins.known.contains(digest)).collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        let _shared = self.store().root().lock_shared()?;
+        fault::point()
+            .and_then(|()| pins.file.write_all(lines(&new).as_bytes()))
+            .doing("write", self.inner.directory.join(PINS))?;
+        pins.known.extend(new);
+        Ok(())
+    }
+
+    /// Starts a blob named by SHA-256.
+    ///
+    /// # Errors
+    ///
+    /// If its file cannot be created.
+    pub fn ingest(&self) -> Result<Ingest> {
+        self.ingest_with(Algorithm::Sha256)
+    }
+
+    /// Starts a blob named by the given algorithm.
+    ///
+    /// # Errors
+    ///
+    /// If its file cannot be created.
+    pub fn ingest_with(&self, algorithm: Algorithm) -> Result<Ingest> {
+        Ingest::new(self.clone(), algorithm)
+    }
+
+    /// Creates an empty directory for work in progress, removed with the lease at the latest.
+    ///
+    /// It lies on the same file system as the layers, so its content can be renamed into place.
+    /// `name` is for people who look at the disk; it need not be unique.
+    ///
+    /// # Errors
+    ///
+    /// If the directory cannot be created.
+    pub fn scratch(&self, name: &str) -> Result<PathBuf> {
+        let parent = self.inner.directory.join(SCRATCH);
+        let path = parent.join(format!("{name}-{}", self.next_number()));
+        DirBuilder::new().recursive(true).mode(0o700).create(&path).doing("create", &path)?;
+        Ok(path)
+    }
+
+    /// Returns an unused path for a file that will be renamed into place.
+    pub(crate) fn temporary(&self) -> PathBuf {
+        let name = format!("{}.{}", self.inner.id, self.next_number());
+        self.store().root().ingest().join(name)
+    }
+
+    fn next_number(&self) -> u64 {
+        self.inner.names.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // A lease that cannot be removed is found dead by the next gc.
+        let _left_for_gc = trash::discard(self.store.root(), &self.directory);
+    }
+}
+
+/// Returns the pins of every live lease, and the directories of the dead.
+pub(crate) fn survey(root: &Root, _locked: &StoreLock) -> Result<Survey> {
+    let leases = root.leases();
+    let mut survey = Survey::default();
+    for entry in fs::read_dir(&leases).doing("list", &leases)? {
+        let directory = entry.doing("list", &leases)?.path();
+        if is_alive(&directory)? {
+            survey.live.insert(file_name(&directory));
+            survey.pins.extend(read_pins(&directory.join(PINS))?.digests);
+        } else {
+            survey.dead.push(directory);
+        }
+    }
+    Ok(survey)
+}
+
+/// Who is alive, and what they need.
+#[derive(Debug, Default)]
+pub(crate) struct Survey {
+    /// The ids of live leases.
+    pub(crate) live: BTreeSet<String>,
+    /// What live leases have pinned.
+    pub(crate) pins: BTreeSet<Digest>,
+    /// Directories that dead leases left.
+    pub(crate) dead: Vec<PathBuf>,
+}
+
+/// Tells whether any process holds a lease.
+pub(crate) fn any_alive(root: &Root, locked: &StoreLock) -> Result<bool> {
+    Ok(root.leases().exists() && !survey(root, locked)?.live.is_empty())
+}
+
+fn is_alive(directory: &Path) -> Result<bool> {
+    let path = directory.join(LOCK);
+    let Some(file) = if_present(File::open(&path)).doing("open", &path)? else {
+        return Ok(false);
+    };
+    match file.try_lock() {
+        Ok(()) => Ok(false),
+        Err(fs::TryLockError::WouldBlock) => Ok(true),
+        Err(fs::TryLockError::Error(error)) => Err(error).doing("lock", &path),
+    }
+}
+
+fn locked_file(path: &Path) -> Result<File> {
+    let file = File::create_new(path).doing("create", path)?;
+    file.try_lock().map_err(io::Error::from).doing("lock", path)?;
+    Ok(file)
+}
+
+/// What a pins file says.
+#[derive(Debug, Default)]
+pub(crate) struct PinsFile {
+    /// The digests, as far as the file can be read.
+    pub(crate) digests: Vec<Digest>,
+    /// Whether every line was a digest.
+    pub(crate) is_whole: bool,
+}
+
+/// Reads a list of digests, one per line; a missing file is an empty list.
+pub(crate) fn read_pins(path: &Path) -> Result<PinsFile> {
+    let bytes = if_present(fs::read(path)).doing("read", path)?;
+    let text = String::from_utf8_lossy(bytes.as_deref().unwrap_or_default()).into_owned();
+    let mut file = PinsFile { digests: Vec::new(), is_whole: true };
+    for line in text.lines() {
+        match line.parse() {
+            Ok(digest) => file.digests.push(digest),
+            Err(_) => file.is_whole = false,
+        }
+    }
+    Ok(file)
+}
+
+/// Writes digests one per line, as [`read_pins`] reads them.
+pub(crate) fn lines<'a>(digests: impl IntoIterator<Item = &'a Digest>) -> String {
+    digests.into_iter().map(|digest| format!("{digest}\n")).collect()
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::survey;
+    use crate::store::Store;
+    use oci::Digest;
+    use std::fs;
+
+    fn store() -> (tempfile::TempDir, Store) {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        (dir, store)
+    }
+
+    #[test]
+    fn live_lease_counts_and_dropped_lease_is_gone() {
+        let (_dir, store) = store();
+        let (one, two) = (Digest::sha256(b"1"), Digest::sha512(b"2"));
+        let lease = store.lease().unwrap();
+        lease.pin(&one).unwrap();
+        lease.clone().pin_all(&[one, two]).unwrap();
+        let seen = survey(store.root(), &store.root().lock_exclusive().unwrap()).unwrap();
+        assert_eq!(seen.pins.into_iter().collect::<Vec<_>>(), [one, two]);
+        assert_eq!((seen.live.len(), seen.dead.len()), (1, 0));
+        drop(lease);
+        assert_eq!(fs::read_dir(store.root().leases()).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(store.root().trash()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn lease_without_its_process_is_dead() {
+        let (_dir, store) = store();
+        let left = store.root().leases().join("left");
+        fs::create_dir(&left).unwrap();
+        for file in ["lock", "pins"] {
+            fs::write(left.join(file), Digest::sha256(b"1").to_string()).unwrap();
+        }
+        let seen = survey(store.root(), &store.root().lock_exclusive().unwrap()).unwrap();
+        assert_eq!((seen.pins.len(), seen.live.len(), seen.dead), (0, 0, vec![left]));
+    }
+
+    #[test]
+    fn scratch_directories_are_apart_and_go_with_the_lease() {
+        let (_dir, store) = store();
+        let lease = store.lease().unwrap();
+        let (a, b) = (lease.scratch("run").unwrap(), lease.scratch("run").unwrap());
+        assert_ne!(a, b);
+        fs::create_dir_all(a.join("deep/er")).unwrap();
+        fs::write(a.join("deep/er/file"), "x").unwrap();
+        drop(lease);
+        assert!(!a.exists() && !b.exists());
+    }
+}

@@ -1,0 +1,106 @@
+//! Build records: what a step with a certain key produced last time.
+//!
+//! A record is a cache entry. It may be lost in a power cut (it is not synced), but it never names
+//! what is missing or partial: layers are synced before a record names them, a torn record does
+//! not parse and counts as none, and [`Steps::get`] pins what a record names before it looks
+//! whether it is there.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use oci::{Descriptor, DiffId, Digest};
+use rustix::fs::{Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
+use serde::{Deserialize, Serialize};
+
+use crate::durable::{self, Durability, if_present};
+use crate::error::{IoContext as _, Result};
+use crate::lease::Lease;
+use crate::store::Store;
+
+/// The build records of a store.
+#[derive(Clone, Copy, Debug)]
+pub struct Steps<'a> {
+    store: &'a Store,
+}
+
+/// What a step produced.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StepRecord {
+    /// The layer, and the blob that holds it; `None` for a step that changes no file.
+    pub layer: Option<(DiffId, Descriptor)>,
+    /// Whatever else the builder wants to know again.
+    #[serde(default)]
+    pub extra: serde_json::Value,
+}
+
+impl StepRecord {
+    fn to_bytes(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a record has only text for keys")
+    }
+
+    /// Returns everything the record keeps alive.
+    pub(crate) fn digests(&self) -> Vec<Digest> {
+        self.layer.iter().flat_map(|(diff_id, blob)| [diff_id.0, blob.digest]).collect()
+    }
+}
+
+impl<'a> Steps<'a> {
+    pub(crate) fn new(store: &'a Store) -> Self {
+        Self { store }
+    }
+
+    /// Returns the record of a step, its layer's blob being there and pinned by the lease.
+    ///
+    /// The record counts as used, for a prune that takes the oldest.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read or the lease not written.
+    pub fn get(&self, lease: &Lease, key: &Digest) -> Result<Option<StepRecord>> {
+        let path = self.store.root().step(key);
+        let Some(record) = read(&path)? else { return Ok(None) };
+        lease.pin_all(&record.digests())?;
+        if let Some((_, blob)) = &record.layer
+            && self.store.blobs().size(&blob.digest)? != Some(blob.size)
+        {
+            return Ok(None);
+        }
+        touch(&path);
+        Ok(Some(record))
+    }
+
+    /// Remembers what a step produced.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be written.
+    pub fn put(&self, lease: &Lease, key: &Digest, record: &StepRecord) -> Result<()> {
+        let path = self.store.root().step(key);
+        durable::replace(&lease.temporary(), &path, &record.to_bytes(), Durability::Volatile)
+    }
+
+    /// Forgets a step.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be written.
+    pub fn remove(&self, key: &Digest) -> Result<()> {
+        durable::remove(&self.store.root().step(key))
+    }
+}
+
+/// Reads a record; what is torn is no record.
+pub(crate) fn read(path: &Path) -> Result<Option<StepRecord>> {
+    let bytes = if_present(fs::read(path)).doing("read", path)?;
+    Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
+}
+
+/// Sets a record's time to now. It only guides a later prune, so failing is no error.
+fn touch(path: &PathBuf) {
+    let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+    let unchanged = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
+    if let Ok(file) = File::open(path) {
+        let times = Timestamps { last_access: unchanged, last_modification: now };
+        let _only_a_hint = rustix::fs::futimens(&file, &times);
+    }
+}
