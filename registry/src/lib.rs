@@ -1,1 +1,24 @@
-//! Images over HTTP: the OCI distribution API.
+//! Images over HTTP: the OCI distribution API on a storage that any number of
+//! replicas can share.
+//!
+//! ```text
+//! cli ─► server ─► api ─► content ─► storage ─► directory (later: bucket)
+//!         socket ◄──┘ bytes of large blobs go from the page cache to the network
+//! ```
+//!
+//! - [`server`]: connections, limits, graceful shutdown.
+//! - [`api`]: requests to calls, results to responses; the only place that knows
+//!   HTTP's headers, status codes and error bodies.
+//! - [`content`]: blobs, uploads, manifests, tags, referrers, and who may see what.
+//! - [`storage`]: the seam to what keeps the bytes, and its layout.
+//!
+//! Each calls only those to its right.
+
+pub mod api;
+pub mod cli;
+pub mod content;
+mod hashing;
+pub mod server;
+mod socket;
+pub mod storage;
+mod sys;

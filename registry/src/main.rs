@@ -1,2 +1,7 @@
-//! The program.
-fn main() {}
+//! The `rregistry` program.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    registry::cli::main(std::env::args_os())
+}

@@ -1,0 +1,202 @@
+//! Errors as the specification writes them: one place that turns what went
+//! wrong inside into a status, a code and a message.
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use hyper::http::request::Parts;
+use hyper::{Response, StatusCode};
+use serde_json::json;
+
+use super::Answer;
+use crate::content;
+use crate::storage;
+
+/// The codes of distribution-spec, "Error Codes"; there are no others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(dead_code, reason = "the table is the specification's; access control will use the rest")]
+pub(super) enum ErrorCode {
+    BlobUnknown,
+    BlobUploadInvalid,
+    BlobUploadUnknown,
+    DigestInvalid,
+    ManifestBlobUnknown,
+    ManifestInvalid,
+    ManifestUnknown,
+    NameInvalid,
+    NameUnknown,
+    SizeInvalid,
+    Unauthorized,
+    Denied,
+    Unsupported,
+    TooManyRequests,
+}
+
+impl ErrorCode {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::BlobUnknown => "BLOB_UNKNOWN",
+            Self::BlobUploadInvalid => "BLOB_UPLOAD_INVALID",
+            Self::BlobUploadUnknown => "BLOB_UPLOAD_UNKNOWN",
+            Self::DigestInvalid => "DIGEST_INVALID",
+            Self::ManifestBlobUnknown => "MANIFEST_BLOB_UNKNOWN",
+            Self::ManifestInvalid => "MANIFEST_INVALID",
+            Self::ManifestUnknown => "MANIFEST_UNKNOWN",
+            Self::NameInvalid => "NAME_INVALID",
+            Self::NameUnknown => "NAME_UNKNOWN",
+            Self::SizeInvalid => "SIZE_INVALID",
+            Self::Unauthorized => "UNAUTHORIZED",
+            Self::Denied => "DENIED",
+            Self::Unsupported => "UNSUPPORTED",
+            Self::TooManyRequests => "TOOMANYREQUESTS",
+        }
+    }
+
+    /// The only table of status codes; exceptions are made at the error.
+    fn status(self) -> StatusCode {
+        match self {
+            Self::BlobUnknown
+            | Self::BlobUploadUnknown
+            | Self::ManifestBlobUnknown
+            | Self::ManifestUnknown
+            | Self::NameUnknown => StatusCode::NOT_FOUND,
+            Self::BlobUploadInvalid
+            | Self::DigestInvalid
+            | Self::ManifestInvalid
+            | Self::NameInvalid
+            | Self::SizeInvalid => StatusCode::BAD_REQUEST,
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::Denied => StatusCode::FORBIDDEN,
+            Self::Unsupported => StatusCode::METHOD_NOT_ALLOWED,
+            Self::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
+        }
+    }
+}
+
+/// A request that failed.
+#[derive(Debug)]
+pub(super) struct ApiError {
+    status: StatusCode,
+    code: ErrorCode,
+    message: String,
+    headers: Vec<(HeaderName, HeaderValue)>,
+    /// What only our log may know.
+    cause: Option<content::Error>,
+}
+
+impl ApiError {
+    pub(super) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        let message = message.into();
+        Self { status: code.status(), code, message, headers: Vec::new(), cause: None }
+    }
+
+    /// Nothing is at the path.
+    pub(super) fn not_found(message: String) -> Self {
+        Self { status: StatusCode::NOT_FOUND, ..Self::new(ErrorCode::Unsupported, message) }
+    }
+
+    /// The endpoint exists but not for the method.
+    pub(super) fn method(allowed: &'static str) -> Self {
+        Self::new(ErrorCode::Unsupported, format!("this endpoint allows {allowed}"))
+            .with(ALLOW, HeaderValue::from_static(allowed))
+    }
+
+    /// The registry is stopping.
+    pub(super) fn unavailable() -> Self {
+        let error = Self::new(ErrorCode::TooManyRequests, "the registry is stopping");
+        Self { status: StatusCode::SERVICE_UNAVAILABLE, ..error }
+            .with(RETRY_AFTER, HeaderValue::from_static("1"))
+    }
+
+    /// Adds a header to the answer.
+    pub(super) fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
+    pub(super) fn with_status(self, status: StatusCode) -> Self {
+        Self { status, ..self }
+    }
+
+    pub(super) fn bad_request(self) -> Self {
+        self.with_status(StatusCode::BAD_REQUEST)
+    }
+
+    #[cfg(test)]
+    pub(super) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// Tells the log what the client is not told.
+    pub(super) fn log(&self, parts: &Parts) {
+        let (method, path) = (&parts.method, parts.uri.path());
+        match &self.cause {
+            Some(cause) if self.status.is_server_error() => {
+                let cause: &dyn std::error::Error = cause;
+                tracing::error!(%method, path, error = cause, "request failed");
+            }
+            _ => tracing::debug!(%method, path, code = self.code.as_str(), "{}", self.message),
+        }
+    }
+
+    /// Returns the answer: distribution-spec, "Error Codes".
+    pub(super) fn into_answer(self) -> Answer {
+        let body = json!({
+            "errors": [{ "code": self.code.as_str(), "message": self.message, "detail": null }]
+        });
+        let mut answer = Response::new(Full::new(Bytes::from(body.to_string())));
+        *answer.status_mut() = self.status;
+        answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        answer.headers_mut().extend(self.headers);
+        super::respond::api_version(&mut answer);
+        answer
+    }
+}
+
+impl From<content::Error> for ApiError {
+    fn from(error: content::Error) -> Self {
+        use content::Error as E;
+        let code = match &error {
+            E::BlobUnknown { .. } => ErrorCode::BlobUnknown,
+            E::UploadUnknown { .. } => ErrorCode::BlobUploadUnknown,
+            E::OutOfOrder { .. } | E::Interrupted { .. } => ErrorCode::BlobUploadInvalid,
+            E::SizeMismatch { .. } => ErrorCode::SizeInvalid,
+            E::DigestMismatch { .. } => ErrorCode::DigestInvalid,
+            E::ManifestUnknown { .. } => ErrorCode::ManifestUnknown,
+            E::ManifestInvalid { .. } => ErrorCode::ManifestInvalid,
+            E::ManifestBlobUnknown { .. } => ErrorCode::ManifestBlobUnknown,
+            E::RepositoryUnknown { .. } => ErrorCode::NameUnknown,
+            E::Forbidden { .. } => ErrorCode::Unsupported,
+            E::Storage(cause) => return Self::from_storage(cause).because(error),
+        };
+        let api = Self::new(code, error.to_string());
+        match &error {
+            E::OutOfOrder { .. } => api.with_status(StatusCode::RANGE_NOT_SATISFIABLE),
+            E::Interrupted { .. } => api.because(error),
+            _ => api,
+        }
+    }
+}
+
+impl ApiError {
+    /// What a client may know of a storage error: never a path or an error number.
+    fn from_storage(error: &storage::Error) -> Self {
+        match error {
+            storage::Error::Full { .. } => {
+                let message = "the registry's storage is full; nothing was stored";
+                Self::new(ErrorCode::Denied, message).with_status(StatusCode::INSUFFICIENT_STORAGE)
+            }
+            storage::Error::Busy { .. } => Self::new(ErrorCode::TooManyRequests, error.to_string())
+                .with(RETRY_AFTER, HeaderValue::from_static("1")),
+            storage::Error::Format { .. } | storage::Error::Io { .. } => {
+                let message = "the registry's storage failed; its log says why";
+                Self::new(ErrorCode::Unsupported, message)
+                    .with_status(StatusCode::INTERNAL_SERVER_ERROR)
+            }
+        }
+    }
+
+    fn because(self, cause: content::Error) -> Self {
+        Self { cause: Some(cause), ..self }
+    }
+}

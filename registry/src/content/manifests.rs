@@ -1,0 +1,363 @@
+//! Manifests: checked, pinned, stored as the bytes that came, named by tags.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use oci::{Descriptor, Digest, Document, MediaType, Repository, Tag};
+use serde::{Deserialize, Serialize};
+
+use super::{Error, Registry, Result};
+use crate::storage::{Key, Storage};
+
+/// How many tags one push by digest may set. The specification asks for ten;
+/// each costs a synced write.
+pub const MAX_TAGS_PER_PUT: usize = 64;
+
+/// How many things one manifest may name. Each is pinned by a synced write;
+/// images stay below a hundred layers, large indexes below a thousand children.
+const MAX_LINKS: usize = 4096;
+
+/// How many missing digests an error lists.
+const MAX_MISSING_LISTED: usize = 8;
+
+/// How often a push puts its manifest back when a delete crosses it.
+const MAX_RESTORES: usize = 8;
+
+/// What follows `/manifests/` in a URL: a tag or a digest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ManifestReference {
+    /// A tag.
+    Tag(Tag),
+    /// A digest.
+    Digest(Digest),
+}
+
+impl fmt::Display for ManifestReference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tag(tag) => tag.fmt(f),
+            Self::Digest(digest) => digest.fmt(f),
+        }
+    }
+}
+
+impl FromStr for ManifestReference {
+    type Err = oci::Error;
+
+    fn from_str(text: &str) -> std::result::Result<Self, oci::Error> {
+        match text.contains(':') {
+            true => text.parse().map(Self::Digest),
+            false => text.parse().map(Self::Tag),
+        }
+    }
+}
+
+/// A manifest as it was pushed.
+#[derive(Clone, Debug)]
+pub struct StoredManifest {
+    /// Its digest.
+    pub digest: Digest,
+    /// The media type it was pushed with, without parameters.
+    pub media_type: String,
+    /// Its bytes.
+    pub body: Bytes,
+}
+
+/// A manifest to be pushed.
+#[derive(Clone, Debug)]
+pub struct PutManifest {
+    /// What its URL names it.
+    pub reference: ManifestReference,
+    /// Tags to set beside.
+    pub tags: Vec<Tag>,
+    /// The request's content type, as it came.
+    pub content_type: Option<String>,
+    /// Its bytes.
+    pub body: Bytes,
+}
+
+/// What stands before a stored manifest's body, on a line of its own.
+#[derive(Debug, Serialize, Deserialize)]
+struct Header {
+    media_type: String,
+    pushed_s: u64,
+}
+
+/// What is stored for a tag.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct TagRecord {
+    pub(super) digest: Digest,
+    pub(super) size: u64,
+    pub(super) media_type: String,
+    pub(super) pushed_s: u64,
+}
+
+/// What a manifest says that matters to a registry.
+struct Links {
+    /// What must be there: config, layers, children.
+    needed: BTreeSet<Digest>,
+    subject: Option<Digest>,
+    /// What a listing of the subject's referrers says about this manifest.
+    artifact_type: Option<MediaType>,
+    annotations: std::collections::BTreeMap<String, String>,
+}
+
+impl Links {
+    fn of(document: Document) -> Self {
+        let needed = |descriptors: &[&Descriptor]| {
+            descriptors
+                .iter()
+                .filter(|descriptor| descriptor.media_type.is_distributable())
+                .map(|descriptor| descriptor.digest)
+                .collect()
+        };
+        match document {
+            Document::Manifest(manifest) => Self {
+                needed: needed(
+                    &manifest.layers.iter().chain([&manifest.config]).collect::<Vec<_>>(),
+                ),
+                subject: manifest.subject.map(|subject| subject.digest),
+                artifact_type: manifest.artifact_type.or(Some(manifest.config.media_type)),
+                annotations: manifest.annotations,
+            },
+            Document::Index(index) => Self {
+                needed: needed(&index.manifests.iter().collect::<Vec<_>>()),
+                subject: index.subject.map(|subject| subject.digest),
+                artifact_type: index.artifact_type,
+                annotations: index.annotations,
+            },
+        }
+    }
+}
+
+impl<S: Storage> Registry<S> {
+    /// Returns a manifest of `repository`.
+    ///
+    /// # Errors
+    /// [`Error::ManifestUnknown`] where the repository does not have it.
+    pub async fn manifest(
+        &self,
+        repository: &Repository,
+        reference: &ManifestReference,
+    ) -> Result<Arc<StoredManifest>> {
+        let unknown = || Error::ManifestUnknown {
+            reference: reference.clone(),
+            repository: repository.clone(),
+        };
+        let digest = match reference {
+            ManifestReference::Digest(digest) => *digest,
+            ManifestReference::Tag(tag) => {
+                self.resolve(repository, tag).await?.ok_or_else(unknown)?.0.digest
+            }
+        };
+        self.manifest_by_digest(repository, &digest).await?.ok_or_else(unknown)
+    }
+
+    pub(super) async fn manifest_by_digest(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<Option<Arc<StoredManifest>>> {
+        let key = Key::manifest(repository, digest);
+        let Some(stamp) = self.storage.stamp(&key).await? else { return Ok(None) };
+        if let Some(manifest) = self.cache.get(&key, stamp) {
+            return Ok(Some(manifest));
+        }
+        let Some(record) = self.storage.get(&key).await? else { return Ok(None) };
+        let Some((header, body)) = decode(&record) else {
+            tracing::error!(%key, "a stored manifest cannot be read");
+            return Ok(None);
+        };
+        let manifest =
+            Arc::new(StoredManifest { digest: *digest, media_type: header.media_type, body });
+        self.cache.insert(key, stamp, Arc::clone(&manifest));
+        Ok(Some(manifest))
+    }
+
+    /// Stores a manifest and sets its tags; returns its digest and subject.
+    ///
+    /// # Errors
+    /// [`Error::ManifestInvalid`], [`Error::DigestMismatch`] and
+    /// [`Error::ManifestBlobUnknown`] say what is wrong with it.
+    pub async fn put_manifest(
+        &self,
+        repository: &Repository,
+        put: PutManifest,
+    ) -> Result<(Digest, Option<Digest>)> {
+        let digest = match &put.reference {
+            ManifestReference::Tag(_) => Digest::sha256(&put.body),
+            ManifestReference::Digest(expected) => {
+                let actual = Digest::of(expected.algorithm(), &put.body);
+                if actual != *expected {
+                    return Err(Error::DigestMismatch { expected: *expected, actual });
+                }
+                actual
+            }
+        };
+        let (document, media_type) = parse(&put)?;
+        let links = Links::of(document);
+        let mut tags = put.tags;
+        if let ManifestReference::Tag(tag) = put.reference {
+            tags.push(tag);
+        }
+        self.secure(repository, &digest, &links, &tags).await?;
+        let subject = links.subject;
+        if let Some(subject) = subject {
+            let mut entry = Descriptor::new(media_type.clone(), digest, put.body.len() as u64);
+            entry.artifact_type = links.artifact_type;
+            entry.annotations = links.annotations;
+            let key = Key::referrer(repository, &subject, &digest);
+            self.storage.put(&key, encode_entry(&entry)).await?;
+        }
+        let key = Key::manifest(repository, &digest);
+        let pushed_s = self.now_s();
+        let media_type = media_type.to_string();
+        let record = encode(&Header { media_type: media_type.clone(), pushed_s }, &put.body);
+        self.storage.put_new(&key, record.clone()).await?;
+        let tag_record =
+            TagRecord { digest, size: put.body.len() as u64, media_type, pushed_s }.encode();
+        for tag in &tags {
+            self.storage.put(&Key::tag(repository, tag), tag_record.clone()).await?;
+        }
+        // A delete of the same manifest may have come between it and its tags.
+        for _ in 0..MAX_RESTORES {
+            if self.storage.stamp(&key).await?.is_some() {
+                break;
+            }
+            self.storage.put_new(&key, record.clone()).await?;
+        }
+        Ok((digest, subject))
+    }
+
+    /// Pins what a manifest needs, and makes sure that it is there.
+    ///
+    /// The check before spares the storage the pins of hopeless pushes; the one
+    /// after is what counts, because from then on nothing can be collected.
+    async fn secure(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        links: &Links,
+        tags: &[Tag],
+    ) -> Result<()> {
+        if links.needed.len() > MAX_LINKS {
+            return Err(Error::ManifestInvalid {
+                reason: format!(
+                    "the manifest names {} things, the limit is {MAX_LINKS}",
+                    links.needed.len()
+                ),
+            });
+        }
+        self.check_links(repository, links).await?;
+        let mut marks: Vec<Key> =
+            links.needed.iter().map(|needed| Key::pin(needed, repository, digest)).collect();
+        marks.extend(tags.iter().map(|tag| Key::tag_hint(repository, digest, tag)));
+        let catalog = Key::catalog(repository);
+        if self.storage.stamp(&catalog).await?.is_none() {
+            marks.push(catalog);
+        }
+        self.storage.mark(marks).await?;
+        self.check_links(repository, links).await
+    }
+
+    async fn check_links(&self, repository: &Repository, links: &Links) -> Result<()> {
+        if self.options.allow_missing {
+            return Ok(());
+        }
+        let mut missing = Vec::new();
+        for digest in &links.needed {
+            // Children of an index are manifests; some builders' caches are
+            // indexes of plain blobs.
+            let is_there = self.owns(repository, digest).await?
+                || self.storage.stamp(&Key::manifest(repository, digest)).await?.is_some();
+            if !is_there {
+                missing.push(*digest);
+            }
+            if missing.len() == MAX_MISSING_LISTED {
+                break;
+            }
+        }
+        match missing.is_empty() {
+            true => Ok(()),
+            false => Err(Error::ManifestBlobUnknown { missing, repository: repository.clone() }),
+        }
+    }
+
+    /// Removes a manifest, the tags that name it, and its entry as a referrer.
+    ///
+    /// Its pins stay: a push of the same manifest may need them this very
+    /// moment. Pins of manifests that are gone count for nothing.
+    ///
+    /// # Errors
+    /// [`Error::ManifestUnknown`] where the repository does not have it;
+    /// [`Error::Forbidden`] where deletes are not allowed.
+    pub async fn delete_manifest(&self, repository: &Repository, digest: &Digest) -> Result<()> {
+        self.allow_delete()?;
+        let Some(manifest) = self.manifest_by_digest(repository, digest).await? else {
+            return Err(Error::ManifestUnknown {
+                reference: ManifestReference::Digest(*digest),
+                repository: repository.clone(),
+            });
+        };
+        self.delete_tags_of(repository, digest).await?;
+        self.storage.delete(&Key::manifest(repository, digest)).await?;
+        let links = Document::parse(&manifest.body, manifest.media_type.parse().ok().as_ref())
+            .map(Links::of);
+        if let Ok(Links { subject: Some(subject), .. }) = links {
+            self.storage.delete(&Key::referrer(repository, &subject, digest)).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Reads a pushed manifest and finds its media type.
+fn parse(put: &PutManifest) -> Result<(Document, MediaType)> {
+    let content_type = match &put.content_type {
+        Some(text) => Some(MediaType::from_content_type(text)?),
+        None => None,
+    };
+    let document = Document::parse(&put.body, content_type.as_ref())?;
+    let stated = match &document {
+        Document::Manifest(manifest) => &manifest.media_type,
+        Document::Index(index) => &index.media_type,
+    };
+    match (content_type, stated) {
+        (Some(outer), Some(inner)) if outer != *inner => Err(Error::ManifestInvalid {
+            reason: format!("the content type is {outer}, but the manifest says {inner}"),
+        }),
+        (Some(outer), _) if !outer.is_manifest() && !outer.is_index() => {
+            Err(Error::ManifestInvalid { reason: format!("{outer} is not a kind of manifest") })
+        }
+        (Some(media_type), _) => Ok((document, media_type)),
+        (None, _) => {
+            let media_type = document.media_type();
+            Ok((document, media_type))
+        }
+    }
+}
+
+fn encode_entry(entry: &Descriptor) -> Bytes {
+    serde_json::to_vec(entry).expect("descriptors have string keys and always serialize").into()
+}
+
+fn encode(header: &Header, body: &Bytes) -> Bytes {
+    let mut record = serde_json::to_vec(header).expect("text and numbers always serialize");
+    record.push(b'\n');
+    record.extend_from_slice(body);
+    record.into()
+}
+
+fn decode(record: &Bytes) -> Option<(Header, Bytes)> {
+    let end = record.iter().position(|byte| *byte == b'\n')?;
+    let header = serde_json::from_slice(&record[..end]).ok()?;
+    Some((header, record.slice(end + 1..)))
+}
+
+impl TagRecord {
+    fn encode(&self) -> Bytes {
+        serde_json::to_vec(self).expect("text and numbers always serialize").into()
+    }
+}
