@@ -3,7 +3,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use oci::{Digest, Platform};
+use oci::{DiffId, Digest, Platform};
+
+use crate::layers::LayerError;
 
 /// The result of everything in this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -193,11 +195,41 @@ pub enum Error {
         source: oci::Error,
     },
 
+    /// A layer's tar, or what was unpacked from it, cannot be used.
+    #[error("layer {diff_id} is unusable")]
+    Layer {
+        /// The layer.
+        diff_id: DiffId,
+        /// What is wrong with it.
+        source: Box<LayerError>,
+    },
+
+    /// A layer is needed unpacked, and is not.
+    #[error("layer {diff_id} is not unpacked")]
+    LayerMissing {
+        /// The layer.
+        diff_id: DiffId,
+    },
+
+    /// Changed files, or files to be copied, cannot be a layer.
+    #[error("cannot make a layer")]
+    LayerInvalid {
+        /// Why not.
+        source: Box<LayerError>,
+    },
+
     /// An image archive cannot be read.
     #[error("not a usable image archive: {reason}")]
     Archive {
         /// What is wrong with it.
         reason: String,
+    },
+
+    /// The tar of an image archive is damaged.
+    #[error("not a usable image archive")]
+    ArchiveTar {
+        /// What is wrong with it.
+        source: Box<LayerError>,
     },
 
     /// A file of the store's own does not parse.

@@ -48,7 +48,7 @@ pub struct ImageEntry {
 /// An image that was asked for by name or ID.
 #[derive(Clone, Debug)]
 pub struct Found {
-    /// Its name: the one asked for, or else its first.
+    /// A name it has: the one asked for, or else its first.
     pub reference: Option<Reference>,
     /// The manifest or index.
     pub descriptor: Descriptor,
@@ -183,8 +183,7 @@ impl<'a> Images<'a> {
         }
         let Some(entry) = entry else { return Ok(None) };
         let image_id = self.store.image_id(&entry.descriptor)?;
-        let reference = Some(reference.clone());
-        Ok(Some(Found { reference, descriptor: entry.descriptor, image_id }))
+        Ok(Some(Found { reference: entry.reference, descriptor: entry.descriptor, image_id }))
     }
 
     /// Finds the one image whose ID or manifest digest begins with `hex`.

@@ -32,27 +32,39 @@
 #![forbid(unsafe_code)]
 
 mod blobs;
+mod compress;
+#[cfg(test)]
+mod crash_tests;
 mod durable;
 mod error;
 mod fault;
+mod gc;
 mod image;
 mod images;
 mod ingest;
+pub mod layers;
 mod lease;
+mod mark;
 mod pins;
+mod prune;
 mod root;
 mod steps;
 mod store;
+#[cfg(test)]
+mod testing;
 mod trash;
 mod version;
 
 pub use blobs::{Blob, Blobs};
+pub use compress::{DEFAULT_GZIP_LEVEL, DEFAULT_ZSTD_LEVEL, decoder};
 pub use error::{Error, Result};
+pub use gc::GcReport;
 pub use image::Image;
 pub use images::{Found, ImageEntry, Images};
 pub use ingest::{Committed, Ingest};
 pub use lease::Lease;
 pub use pins::Pins;
+pub use prune::{PruneImages, PruneOptions, PruneRecords, PruneReport, Removal};
 pub use root::Root;
 pub use steps::{StepRecord, Steps};
 pub use store::Store;

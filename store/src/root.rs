@@ -30,6 +30,7 @@ const DIRECTORIES: &[&str] = &[
     "containers",
     "volumes",
     "networks",
+    "names",
     "leases",
     "trash",
 ];
@@ -172,6 +173,12 @@ impl Root {
     #[must_use]
     pub fn networks(&self) -> PathBuf {
         self.path.join("networks")
+    }
+
+    /// Returns the directory of container names, which is the runner's.
+    #[must_use]
+    pub fn names(&self) -> PathBuf {
+        self.path.join("names")
     }
 
     /// Returns the directory of leases, one directory each.

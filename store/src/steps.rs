@@ -38,6 +38,14 @@ impl StepRecord {
         serde_json::to_vec(self).expect("a record has only text for keys")
     }
 
+    /// Tells whether the layer's blob is stored, if there is a layer.
+    pub(crate) fn is_backed(&self, store: &Store) -> Result<bool> {
+        match &self.layer {
+            Some((_, blob)) => Ok(store.blobs().size(&blob.digest)? == Some(blob.size)),
+            None => Ok(true),
+        }
+    }
+
     /// Returns everything the record keeps alive.
     pub(crate) fn digests(&self) -> Vec<Digest> {
         self.layer.iter().flat_map(|(diff_id, blob)| [diff_id.0, blob.digest]).collect()
@@ -60,9 +68,7 @@ impl<'a> Steps<'a> {
         let path = self.store.root().step(key);
         let Some(record) = read(&path)? else { return Ok(None) };
         lease.pin_all(&record.digests())?;
-        if let Some((_, blob)) = &record.layer
-            && self.store.blobs().size(&blob.digest)? != Some(blob.size)
-        {
+        if !record.is_backed(self.store)? {
             return Ok(None);
         }
         touch(&path);
