@@ -1,11 +1,9 @@
 //! Errors as the specification writes them: one place that turns what went
 //! wrong inside into a status, a code and a message.
 
-use bytes::Bytes;
-use http_body_util::Full;
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use hyper::StatusCode;
+use hyper::header::{ALLOW, HeaderName, HeaderValue, RETRY_AFTER};
 use hyper::http::request::Parts;
-use hyper::{Response, StatusCode};
 use serde_json::json;
 
 use super::Answer;
@@ -144,11 +142,10 @@ impl ApiError {
         let body = json!({
             "errors": [{ "code": self.code.as_str(), "message": self.message, "detail": null }]
         });
-        let mut answer = Response::new(Full::new(Bytes::from(body.to_string())));
+        let json = HeaderValue::from_static("application/json");
+        let mut answer = super::respond::with_body(json, body.to_string());
         *answer.status_mut() = self.status;
-        answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         answer.headers_mut().extend(self.headers);
-        super::respond::api_version(&mut answer);
         answer
     }
 }

@@ -175,10 +175,10 @@ mod tests {
         ] {
             let repository: Repository = name.parse().unwrap();
             let cases = [
-                (format!("tags/list"), Route::Tags(repository.clone())),
+                ("tags/list".to_owned(), Route::Tags(repository.clone())),
                 (format!("blobs/{digest}"), Route::Blob(repository.clone(), digest)),
-                (format!("blobs/uploads"), Route::Uploads(repository.clone())),
-                (format!("blobs/uploads/"), Route::Uploads(repository.clone())),
+                ("blobs/uploads".to_owned(), Route::Uploads(repository.clone())),
+                ("blobs/uploads/".to_owned(), Route::Uploads(repository.clone())),
                 (format!("blobs/uploads/{id}"), Route::Upload(repository.clone(), id)),
                 (format!("referrers/{digest}"), Route::Referrers(repository.clone(), digest)),
                 (
@@ -186,7 +186,7 @@ mod tests {
                     Route::Manifest(repository.clone(), ManifestReference::Digest(digest)),
                 ),
                 (
-                    format!("manifests/uploads"),
+                    "manifests/uploads".to_owned(),
                     Route::Manifest(
                         repository.clone(),
                         ManifestReference::Tag("uploads".parse().unwrap()),

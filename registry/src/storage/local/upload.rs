@@ -44,7 +44,7 @@ pub(super) fn begin(root: &Root, id: UploadId, record: &[u8]) -> Result<()> {
     let made = open_dir(root, &dir).and_then(|fd| {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         rustix::fs::openat(&fd, "lock", flags, FILE_MODE)?;
-        write_all(&rustix::fs::openat(&fd, "session", flags, FILE_MODE)?, record)
+        write_record(&fd, record)
     });
     made.map_err(|errno| {
         remove_dir(root, &dir);
@@ -55,6 +55,14 @@ pub(super) fn begin(root: &Root, id: UploadId, record: &[u8]) -> Result<()> {
 fn open_dir(root: &Root, dir: &str) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     rustix::fs::openat(root.fd(), dir, flags, Mode::empty())
+}
+
+/// Writes the record whole: nobody ever sees part of one, so one that cannot be
+/// understood was lost in a power cut and not caught while it was made.
+fn write_record(dir: &OwnedFd, record: &[u8]) -> rustix::io::Result<()> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
+    write_all(&rustix::fs::openat(dir, "session.new", flags, FILE_MODE)?, record)?;
+    rustix::fs::renameat(dir, "session.new", dir, "session")
 }
 
 fn read_record(dir: &OwnedFd) -> rustix::io::Result<Bytes> {
@@ -224,11 +232,7 @@ impl Writer for LocalWriter {
         let dir = Arc::clone(&self.dir);
         let (root, place) = (Arc::clone(&self.root), dir_of(self.id));
         on_blocking_thread(move || {
-            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
-            rustix::fs::openat(&*dir, "session.new", flags, FILE_MODE)
-                .and_then(|file| write_all(&file, &record))
-                .and_then(|()| rustix::fs::renameat(&*dir, "session.new", &*dir, "session"))
-                .map_err(|errno| root.fail("write", &place, errno))
+            write_record(&dir, &record).map_err(|errno| root.fail("write", &place, errno))
         })
         .await
     }

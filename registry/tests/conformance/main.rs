@@ -1,0 +1,15 @@
+//! The project's own conformance suite: what the distribution specification
+//! asks, and what implementations are known to get wrong, over real HTTP.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod blobs;
+mod hostile;
+mod manifests;
+mod ranges;
+mod referrers;
+mod service;
+mod tags;
+mod uploads;
