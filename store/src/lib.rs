@@ -31,6 +31,7 @@
 
 #![forbid(unsafe_code)]
 
+mod archive;
 mod blobs;
 mod compress;
 #[cfg(test)]
@@ -47,6 +48,7 @@ mod lease;
 mod mark;
 mod pins;
 mod prune;
+pub mod remote;
 mod root;
 mod steps;
 mod store;
@@ -55,13 +57,15 @@ mod testing;
 mod trash;
 mod version;
 
+pub use archive::Loaded;
 pub use blobs::{Blob, Blobs};
-pub use compress::{DEFAULT_GZIP_LEVEL, DEFAULT_ZSTD_LEVEL, decoder};
+pub use compress::{DEFAULT_GZIP_LEVEL, DEFAULT_ZSTD_LEVEL};
 pub use error::{Error, Result};
 pub use gc::GcReport;
 pub use image::Image;
 pub use images::{Found, ImageEntry, Images};
 pub use ingest::{Committed, Ingest};
+pub use layers::decoder;
 pub use lease::Lease;
 pub use pins::Pins;
 pub use prune::{PruneImages, PruneOptions, PruneRecords, PruneReport, Removal};

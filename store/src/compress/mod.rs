@@ -8,17 +8,14 @@
 //!
 //! - `parallel`: blocks in, blocks out, in order
 //! - `gzip` (on `deflate`), `zstd`: one block at a time
-//! - `decode`: the way back
 //! - `notes`: what is remembered
 
-mod decode;
 mod deflate;
 mod gzip;
 mod notes;
 mod parallel;
 mod zstd;
 
-pub use decode::decoder;
 pub(crate) use notes::notes;
 
 use std::io::{Read, Write as _};
@@ -27,6 +24,7 @@ use oci::{Compression, Descriptor, DiffId, Digest, Hasher, MediaType};
 
 use self::notes::Note;
 use crate::error::{Error, IoContext as _, Result};
+use crate::layers::decoder;
 use crate::lease::Lease;
 
 /// The gzip level where none is asked for: as small as zlib's usual 6, at twice the speed.
@@ -153,8 +151,9 @@ impl Read for Verified<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Verified, decoder, gzip, zstd};
+    use super::{Verified, gzip, zstd};
     use crate::error::Error;
+    use crate::layers::decoder;
     use crate::testing::{blob, store};
     use oci::{Compression, Descriptor, DiffId, Digest, MediaType};
     use std::io::Read as _;
