@@ -59,6 +59,18 @@ pub enum Code {
     BrokenTrigger,
     /// A blank line in a continued instruction.
     NoEmptyContinuation,
+    /// A `--from` that names no stage of the file.
+    UnknownStage,
+    /// A target that is no stage of the file.
+    UnknownTarget,
+    /// What a FROM starts from is no image, stage or `scratch`.
+    BadBase,
+    /// A word whose variables cannot be expanded.
+    BadExpansion,
+    /// A stage that needs itself or a later one.
+    Cycle,
+    /// Something of the language that cannot be built yet.
+    NotSupported,
 }
 
 impl Code {
@@ -82,6 +94,12 @@ impl Code {
             Self::IgnoredFlag => "ignored-flag",
             Self::BrokenTrigger => "broken-trigger",
             Self::NoEmptyContinuation => "NoEmptyContinuation",
+            Self::UnknownStage => "unknown-stage",
+            Self::UnknownTarget => "unknown-target",
+            Self::BadBase => "bad-base",
+            Self::BadExpansion => "bad-expansion",
+            Self::Cycle => "cycle",
+            Self::NotSupported => "not-supported",
         }
     }
 }

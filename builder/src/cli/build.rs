@@ -1,0 +1,321 @@
+//! `rbuild build`, which is also `rbuild` alone.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use anyhow::{Context as _, bail};
+use oci::{Platform, Reference};
+use store::Lease;
+
+use super::environment::{self, colour_wanted};
+use super::progress::{Mode, Progress, human_size, seconds, write_stderr};
+use super::{failure, signals, transfer};
+use crate::context::{Context as BuildContext, Index};
+use crate::dockerfile::{self, Dockerfile};
+use crate::error::Error;
+use crate::ignore::Ignore;
+use crate::plan::Options;
+use crate::solve::{self, Builds, Built, Cancel, Request};
+
+/// A Dockerfile larger than this is none.
+const MAX_DOCKERFILE_BYTES: u64 = 16 << 20;
+
+/// Build an image from a Dockerfile
+///
+/// The word `build` may be left out: `rbuild -t NAME .`
+#[derive(Debug, clap::Args)]
+pub(super) struct BuildArgs {
+    /// Name of the image (can be repeated)
+    #[arg(short, long, value_name = "NAME")]
+    tag: Vec<Reference>,
+    /// Dockerfile, `-` for stdin [default: CONTEXT/Dockerfile]
+    #[arg(short, long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Set an ARG; without a value it is taken from the environment (can be repeated)
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    build_arg: Vec<String>,
+    /// Build this stage [default: the last one]
+    #[arg(long, value_name = "STAGE")]
+    target: Option<String>,
+    /// Run every step, whatever is recorded
+    #[arg(long)]
+    no_cache: bool,
+    /// Look base images up in their registries even if they are here
+    #[arg(long)]
+    pull: bool,
+    /// Set a label of the image (can be repeated)
+    #[arg(long, value_name = "NAME=VALUE")]
+    label: Vec<String>,
+    /// Write the image ID to this file
+    #[arg(long, value_name = "FILE")]
+    iidfile: Option<PathBuf>,
+    /// Print nothing but the image ID
+    #[arg(short, long)]
+    quiet: bool,
+    /// Platform to build for; only the host's for now
+    #[arg(long, value_name = "OS/ARCH")]
+    platform: Option<Platform>,
+    /// How progress is shown
+    #[arg(
+        long,
+        value_enum,
+        default_value = "auto",
+        env = "BUILDKIT_PROGRESS",
+        value_name = "MODE"
+    )]
+    progress: Mode,
+    /// Allow plain HTTP and unverified certificates for registries of base images
+    #[arg(long)]
+    insecure: bool,
+    /// Directory with the files to build from
+    context: PathBuf,
+}
+
+pub(super) fn run(args: &BuildArgs, context: &super::Context) -> anyhow::Result<()> {
+    let cancel = Arc::new(Cancel::new());
+    signals::stop_on_signal(&cancel)?;
+    let started = Instant::now();
+    let directory = fs::canonicalize(&args.context)
+        .with_context(|| format!("cannot use {} as build context", args.context.display()))?;
+    if !directory.is_dir() {
+        bail!("{} is not a directory", args.context.display());
+    }
+    let (file_path, text) = dockerfile_text(args, &directory)?;
+    let shown = shown_name(&file_path);
+    let file = parsed(&shown, &text)?;
+    let ignore = ignore_file(&file_path, &directory)?;
+    let options = options(args)?;
+    let clamp = clamp(&options)?;
+
+    let store = context.store()?;
+    let lease = store.lease()?;
+    let builds = Builds::new(store.root().path());
+    let index_path = builds.context_index(&directory);
+    let index = Index::open(&index_path, nanoseconds(environment::now()));
+    let build_context = BuildContext::open(&directory, ignore, index)?;
+    let progress = Progress::start(if args.quiet { Mode::Quiet } else { args.progress });
+    let target = options.target.clone().unwrap_or_default();
+    let request = Request {
+        file: &file,
+        identity: format!(
+            "{}\n{}\n{target}\n{}",
+            directory.display(),
+            file_path.display(),
+            options.platform
+        ),
+        options,
+        context: &build_context,
+        no_cache: args.no_cache,
+        always_pull: args.pull,
+        clamp,
+        threads: std::thread::available_parallelism().map_or(4, |n| n.get().max(4)),
+        clock: &environment::now,
+        pull: &|lease, reference| {
+            let pulled = transfer::pull_base(lease, reference, args.insecure, &progress, &cancel);
+            pulled.map_err(Into::into)
+        },
+        events: &|event| progress.event(event),
+        cancel: &cancel,
+    };
+    let result = solve::build(&request, &lease);
+    // What was read need not be read again, however the build ended.
+    if let Err(error) = build_context.index().save(&index_path) {
+        tracing::debug!(%error, "the next build reads all files again");
+    }
+    let named = result.and_then(|built| name(args, &lease, &built).map(|()| built));
+    progress.finish();
+    let built = named.map_err(|error| explained(error, &shown, &text))?;
+    report(args, &built, &progress, started)
+}
+
+/// Gives the image its names, writing only what is new.
+fn name(args: &BuildArgs, lease: &Lease, built: &Built) -> crate::Result<()> {
+    let images = lease.store().images();
+    if args.tag.is_empty() {
+        images.set_untagged(lease, &built.manifest)?;
+    }
+    for tag in &args.tag {
+        if images.get(tag)?.as_ref() != Some(&built.manifest) {
+            images.set(lease, tag, &built.manifest)?;
+        }
+    }
+    Ok(())
+}
+
+fn report(
+    args: &BuildArgs,
+    built: &Built,
+    progress: &Progress,
+    started: Instant,
+) -> anyhow::Result<()> {
+    if let Some(path) = &args.iidfile {
+        fs::write(path, built.image_id.to_string())
+            .with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    if args.quiet {
+        writeln!(std::io::stdout(), "{}", built.image_id)?;
+    }
+    let (reused, run) = progress.counts();
+    let name = args.tag.first().map_or_else(|| "image".to_owned(), Reference::familiar);
+    if progress.is_json() {
+        let line = serde_json::json!({
+            "event": "built",
+            "names": args.tag.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "image_id": built.image_id.to_string(),
+            "digest": built.manifest.digest.to_string(),
+            "size": built.size,
+            "ms": u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            "reused": reused,
+            "run": run,
+            "peak_memory": peak_memory_bytes(),
+        });
+        write_stderr(&format!("{line}\n"));
+    } else if progress.is_for_people() {
+        write_stderr(&format!(
+            "built {name}  {}  {}  in {}  ({reused} steps reused, {run} run, peak memory {})\n",
+            built.image_id.short(),
+            human_size(built.size),
+            seconds(started.elapsed()),
+            human_size(peak_memory_bytes()),
+        ));
+    }
+    Ok(())
+}
+
+/// Returns the most memory that this program or any process of a step had at one time.
+fn peak_memory_bytes() -> u64 {
+    use nix::sys::resource::{UsageWho, getrusage};
+    let peak = |who| getrusage(who).map_or(0, |usage| usage.max_rss());
+    let kib = peak(UsageWho::RUSAGE_SELF).max(peak(UsageWho::RUSAGE_CHILDREN));
+    u64::try_from(kib).unwrap_or(0) * 1024
+}
+
+/// Prints what is known about a failure, and returns what is left to say.
+fn explained(error: Error, file: &str, text: &str) -> anyhow::Error {
+    if let Error::Plan(problems) = &error {
+        let colour = colour_wanted();
+        let rendered: String =
+            problems.0.iter().map(|problem| problem.render(file, text, colour)).collect();
+        write_stderr(&rendered);
+        return anyhow::anyhow!("{file} cannot be built");
+    }
+    if !error.is_cancelled() {
+        failure::print_step(&error, file, text);
+    }
+    error.into()
+}
+
+/// Reads the Dockerfile; returns its path and text.
+fn dockerfile_text(args: &BuildArgs, directory: &Path) -> anyhow::Result<(PathBuf, String)> {
+    let path = match &args.file {
+        Some(path) if path.as_os_str() == "-" => {
+            let mut text = String::new();
+            std::io::stdin()
+                .take(MAX_DOCKERFILE_BYTES)
+                .read_to_string(&mut text)
+                .context("cannot read the Dockerfile from stdin")?;
+            return Ok((PathBuf::from("-"), text));
+        }
+        Some(path) => path.clone(),
+        None => directory.join("Dockerfile"),
+    };
+    let path = fs::canonicalize(&path)
+        .with_context(|| format!("failed to read dockerfile {}", path.display()))?;
+    let length = fs::metadata(&path)?.len();
+    if length > MAX_DOCKERFILE_BYTES {
+        bail!("{} is too large for a Dockerfile: {}", path.display(), human_size(length));
+    }
+    let text = fs::read_to_string(&path)
+        .with_context(|| format!("failed to read dockerfile {}", path.display()))?;
+    Ok((path, text))
+}
+
+/// Returns the file's name as messages have it: short, as the user would write it.
+fn shown_name(path: &Path) -> String {
+    if path.as_os_str() == "-" {
+        return "<stdin>".to_owned();
+    }
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+}
+
+/// Parses the Dockerfile and prints all that is wrong or odd about it.
+fn parsed(shown: &str, text: &str) -> anyhow::Result<Dockerfile> {
+    let (file, diagnostics) = dockerfile::parse(text);
+    let colour = colour_wanted();
+    let rendered: String =
+        diagnostics.iter().map(|diagnostic| diagnostic.render(shown, text, colour)).collect();
+    write_stderr(&rendered);
+    if dockerfile::has_errors(&diagnostics) {
+        let count = diagnostics.iter().filter(|diagnostic| diagnostic.is_error()).count();
+        let errors = if count == 1 { "an error".to_owned() } else { format!("{count} errors") };
+        bail!("{shown} has {errors}");
+    }
+    Ok(file)
+}
+
+/// Reads `<Dockerfile>.dockerignore`, else `.dockerignore` of the context; they are not merged.
+fn ignore_file(dockerfile: &Path, directory: &Path) -> anyhow::Result<Ignore> {
+    let mut own = dockerfile.as_os_str().to_owned();
+    own.push(".dockerignore");
+    for path in [PathBuf::from(own), directory.join(".dockerignore")] {
+        match fs::read(&path) {
+            Ok(bytes) => {
+                return Ignore::parse(&String::from_utf8_lossy(&bytes))
+                    .with_context(|| format!("cannot use {}", path.display()));
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot read {}", path.display()));
+            }
+        }
+    }
+    Ok(Ignore::default())
+}
+
+fn options(args: &BuildArgs) -> anyhow::Result<Options> {
+    let mut build_args = BTreeMap::new();
+    for text in &args.build_arg {
+        match text.split_once('=') {
+            Some((name, value)) => {
+                build_args.insert(name.to_owned(), value.to_owned());
+            }
+            // As in docker: a name alone is passed on where it is set.
+            None => {
+                if let Some(value) = environment::variable(text) {
+                    build_args.insert(text.clone(), value);
+                }
+            }
+        }
+    }
+    let mut labels = BTreeMap::new();
+    for text in &args.label {
+        let (name, value) = text.split_once('=').unwrap_or((text, ""));
+        labels.insert(name.to_owned(), value.to_owned());
+    }
+    let host = Platform::host();
+    let platform = args.platform.clone().unwrap_or_else(|| host.clone());
+    if !host.matches(&platform) {
+        bail!("building for {platform} on {host} is not supported yet");
+    }
+    Ok(Options { target: args.target.clone(), build_args, labels, platform })
+}
+
+/// Returns the latest time in the image: `SOURCE_DATE_EPOCH` of the arguments or the environment.
+fn clamp(options: &Options) -> anyhow::Result<Option<i64>> {
+    const NAME: &str = "SOURCE_DATE_EPOCH";
+    let Some(text) = options.build_args.get(NAME).cloned().or_else(|| environment::variable(NAME))
+    else {
+        return Ok(None);
+    };
+    let seconds = text.parse().with_context(|| format!("{NAME}={text} is not a number of seconds"));
+    Ok(Some(seconds?))
+}
+
+fn nanoseconds(time: SystemTime) -> i64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}

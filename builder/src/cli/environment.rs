@@ -1,0 +1,85 @@
+//! What the program takes from its surroundings: variables, the clock, the user.
+
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use oci::Reference;
+use store::remote::{AuthFile, Client, ClientOptions, Proxies};
+
+#[expect(clippy::disallowed_methods, reason = "this is the border where the environment is read")]
+pub(super) fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the border where the clock is read")]
+pub(super) fn now() -> SystemTime {
+    SystemTime::now()
+}
+
+/// Returns whether stderr may have colours.
+pub(crate) fn colour_wanted() -> bool {
+    variable("NO_COLOR").is_none()
+        && variable("TERM").is_none_or(|term| term != "dumb")
+        && std::io::stderr().is_terminal()
+}
+
+/// Returns where the store is unless one is given: the machine's for root, else the user's own.
+pub(super) fn default_root() -> PathBuf {
+    if sandbox::rootless::is_rootless() {
+        let absolute = |path: String| Some(PathBuf::from(path)).filter(|path| path.is_absolute());
+        let data = variable("XDG_DATA_HOME")
+            .and_then(absolute)
+            .or_else(|| Some(variable("HOME").and_then(absolute)?.join(".local/share")));
+        if let Some(data) = data {
+            return data.join("rbuild");
+        }
+    }
+    PathBuf::from("/var/lib/rbuild")
+}
+
+/// Returns docker's file of credentials, which `login` writes.
+pub(super) fn docker_config() -> Option<PathBuf> {
+    variable("DOCKER_CONFIG")
+        .map(PathBuf::from)
+        .or_else(|| Some(PathBuf::from(variable("HOME")?).join(".docker")))
+        .map(|directory| directory.join("config.json"))
+}
+
+/// Returns the files that credentials are looked for in, in order.
+pub(super) fn auth_files() -> Vec<AuthFile> {
+    let podman = variable("REGISTRY_AUTH_FILE")
+        .map(PathBuf::from)
+        .or_else(|| Some(PathBuf::from(variable("XDG_RUNTIME_DIR")?).join("containers/auth.json")));
+    let config = variable("XDG_CONFIG_HOME")
+        .map(PathBuf::from)
+        .or_else(|| Some(PathBuf::from(variable("HOME")?).join(".config")))
+        .map(|directory| directory.join("containers/auth.json"));
+    [docker_config(), podman, config].into_iter().flatten().map(AuthFile::new).collect()
+}
+
+/// Makes a client for a registry. It costs milliseconds: only commands that use the
+/// network make one.
+pub(super) fn client(registry: &str, insecure: bool) -> Client {
+    let either = |upper: &str, lower: &str| variable(lower).or_else(|| variable(upper));
+    Client::new(ClientOptions {
+        auth_files: auth_files(),
+        insecure_hosts: if insecure { vec![registry.to_owned()] } else { Vec::new() },
+        ca_files: variable("SSL_CERT_FILE").map(PathBuf::from).into_iter().collect(),
+        certs_directories: vec![PathBuf::from("/etc/docker/certs.d")],
+        proxies: Proxies {
+            // The capital form is set by web servers from a request's header.
+            http: variable("http_proxy"),
+            https: either("HTTPS_PROXY", "https_proxy"),
+            all: either("ALL_PROXY", "all_proxy"),
+            no_proxy: either("NO_PROXY", "no_proxy"),
+        },
+        user_agent: concat!("rbuild/", env!("CARGO_PKG_VERSION")).to_owned(),
+        ..ClientOptions::default()
+    })
+}
+
+/// Returns a client for the registry of a reference.
+pub(super) fn client_for(reference: &Reference, insecure: bool) -> Client {
+    client(reference.registry(), insecure)
+}

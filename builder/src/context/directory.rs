@@ -1,0 +1,297 @@
+//! A directory as a [`Tree`].
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::Read as _;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::io::Errno;
+
+use super::index::Index;
+use super::is_ignored;
+use crate::error::{Error, IoContext as _, Result};
+use crate::ignore::{Ignore, Matched};
+use crate::tree::{Kind, Mtime, Node, Stamp, Tree, Xattrs};
+
+/// Entries of one context; far above any real one, it ends a walk into a mounted world.
+pub const MAX_ENTRIES: usize = 5_000_000;
+/// How much of a file is read at once.
+const READ_BYTES: usize = 256 * 1024;
+
+/// A directory to copy from, without what its ignore file excludes.
+#[derive(Debug)]
+pub struct Context {
+    root: OwnedFd,
+    path: PathBuf,
+    ignore: Ignore,
+    index: Index,
+}
+
+impl Context {
+    /// Opens a directory.
+    ///
+    /// # Errors
+    /// Fails when `path` is not a directory that can be read.
+    pub fn open(path: &Path, ignore: Ignore, index: Index) -> Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root =
+            rustix::fs::open(path, flags, Mode::empty()).doing("open the build context", path)?;
+        Ok(Self { root, path: path.to_owned(), ignore, index })
+    }
+
+    /// Returns what is remembered about the files, to be saved after the build.
+    #[must_use]
+    pub fn index(&self) -> &Index {
+        &self.index
+    }
+
+    fn open_beneath(&self, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
+        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+        let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        rustix::fs::openat2(&self.root, path, flags, Mode::empty(), resolve)
+    }
+
+    /// Returns whether `path`, of this type, is not part of the context.
+    fn is_hidden(&self, path: &Path, is_dir: bool) -> Result<bool> {
+        if path.as_os_str().is_empty() || !is_ignored(&self.ignore, path) {
+            return Ok(false);
+        }
+        // An excluded directory is there if something in it is re-included.
+        if is_dir && self.ignore.may_reinclude_below(path) {
+            let mut found = Vec::new();
+            let dir = self.open_beneath(path, OFlags::RDONLY | OFlags::DIRECTORY);
+            let Ok(dir) = dir else { return Ok(true) };
+            self.walk_into(dir.as_fd(), path, &self.matched(path), &mut found)?;
+            return Ok(found.is_empty());
+        }
+        Ok(true)
+    }
+
+    /// Returns which patterns a directory matches, itself or through its parents.
+    fn matched(&self, path: &Path) -> Matched {
+        let mut matched = Matched::default();
+        let mut parents: Vec<&Path> = path.ancestors().collect();
+        parents.reverse();
+        for parent in parents.into_iter().skip(1) {
+            matched = self.ignore.check(&parent.to_string_lossy(), &matched).1;
+        }
+        matched
+    }
+
+    fn walk_into(
+        &self,
+        dir: BorrowedFd<'_>,
+        path: &Path,
+        matched: &Matched,
+        found: &mut Vec<(PathBuf, Node)>,
+    ) -> Result<()> {
+        let absolute = || self.path.join(path);
+        for (name, kind) in entries(dir).doing("read directory", &absolute())? {
+            if found.len() >= MAX_ENTRIES {
+                return Err(Error::TooManyEntries { path: self.path.clone(), limit: MAX_ENTRIES });
+            }
+            let child = path.join(&name);
+            let text = child.to_string_lossy();
+            let (is_ignored, matched) = if self.ignore.is_empty() {
+                (false, Matched::default())
+            } else {
+                self.ignore.check(&text, matched)
+            };
+            let is_dir = kind == FileType::Directory || kind == FileType::Unknown;
+            if is_ignored && !(is_dir && self.ignore.may_reinclude_below(&child)) {
+                continue;
+            }
+            let stat = match rustix::fs::statat(dir, &name, AtFlags::SYMLINK_NOFOLLOW) {
+                // It vanished between the listing and the look.
+                Err(Errno::NOENT) => continue,
+                other => other.doing("look at", &self.path.join(&child))?,
+            };
+            let node = node(dir, &name, &stat).doing("read link", &self.path.join(&child))?;
+            if !node.is_dir() {
+                if !is_ignored {
+                    found.push((child, node));
+                }
+                continue;
+            }
+            let before = found.len();
+            found.push((child.clone(), node));
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let below = rustix::fs::openat(dir, &name, flags, Mode::empty())
+                .doing("open directory", &self.path.join(&child))?;
+            self.walk_into(below.as_fd(), &child, &matched, found)?;
+            if is_ignored && found.len() == before + 1 {
+                // Nothing in the excluded directory was re-included after all.
+                found.pop();
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Tree for Context {
+    fn lookup(&self, path: &Path) -> Result<Option<Node>> {
+        let fd = match self.open_beneath(path, OFlags::PATH) {
+            Ok(fd) => fd,
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV) => return Ok(None),
+            Err(error) => return Err(error).doing("look at", &self.path.join(path)),
+        };
+        let stat = rustix::fs::fstat(&fd).doing("look at", &self.path.join(path))?;
+        let node =
+            node(fd.as_fd(), OsStr::new(""), &stat).doing("read link", &self.path.join(path))?;
+        Ok((!self.is_hidden(path, node.is_dir())?).then_some(node))
+    }
+
+    fn list(&self, path: &Path) -> Result<Vec<OsString>> {
+        let absolute = self.path.join(path);
+        let dir = self
+            .open_beneath(path, OFlags::RDONLY | OFlags::DIRECTORY)
+            .doing("open directory", &absolute)?;
+        let mut names = Vec::new();
+        for (name, kind) in entries(dir.as_fd()).doing("read directory", &absolute)? {
+            let is_dir = kind == FileType::Directory;
+            if !self.is_hidden(&path.join(&name), is_dir)? {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+
+    fn open(&self, path: &Path) -> Result<File> {
+        let absolute = self.path.join(path);
+        // NONBLOCK: a file that was replaced by a named pipe must not stop the build.
+        let fd = self
+            .open_beneath(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)
+            .doing("open", &absolute)?;
+        let stat = rustix::fs::fstat(&fd).doing("look at", &absolute)?;
+        if !FileType::from_raw_mode(stat.st_mode).is_file() {
+            return Err(Error::Changed { path: absolute });
+        }
+        Ok(File::from(fd))
+    }
+
+    fn content_digest(&self, path: &Path, node: &Node) -> Result<[u8; 32]> {
+        if let Some(known) = node.stamp.as_ref().and_then(|stamp| self.index.get(stamp)) {
+            return Ok(known);
+        }
+        let file = self.open(path)?;
+        let stat = rustix::fs::fstat(&file).doing("look at", &self.path.join(path))?;
+        let digest = hash_file(&file, &self.path.join(path))?;
+        let after = rustix::fs::fstat(&file).doing("look at", &self.path.join(path))?;
+        if stamp(&stat) == stamp(&after) {
+            self.index.put(stamp(&after), digest);
+        }
+        Ok(digest)
+    }
+
+    fn walk(&self, dir: &Path) -> Result<Vec<(PathBuf, Node)>> {
+        let absolute = self.path.join(dir);
+        let fd = self
+            .open_beneath(dir, OFlags::RDONLY | OFlags::DIRECTORY)
+            .doing("open directory", &absolute)?;
+        let mut found = Vec::new();
+        self.walk_into(fd.as_fd(), dir, &self.matched(dir), &mut found)?;
+        Ok(found)
+    }
+
+    fn is_ignored(&self, path: &Path) -> bool {
+        self.open_beneath(path, OFlags::PATH).is_ok() && is_ignored(&self.ignore, path)
+    }
+}
+
+/// Returns the digest of a file's content, and of its capabilities where it has any.
+///
+/// # Errors
+/// Fails when it cannot be read.
+pub(crate) fn hash_file(mut file: &File, path: &Path) -> Result<[u8; 32]> {
+    let mut hasher = oci::Hasher::new(oci::Algorithm::Sha256);
+    let mut buffer = Vec::new();
+    let length = file.metadata().doing("look at", path)?.len();
+    buffer.resize(usize::try_from(length).unwrap_or(READ_BYTES).clamp(512, READ_BYTES), 0);
+    loop {
+        let count = file.read(&mut buffer).doing("read", path)?;
+        if count == 0 {
+            break;
+        }
+        hasher.update(&buffer[..count]);
+    }
+    if let Some(capability) = capability(file) {
+        hasher.update(b"security.capability");
+        hasher.update(&capability);
+    }
+    match hasher.finish() {
+        oci::Digest::Sha256(bytes) => Ok(bytes),
+        oci::Digest::Sha512(_) => unreachable!("the hasher was made for SHA-256"),
+    }
+}
+
+/// Returns the file capabilities of an open file, the one attribute that travels.
+pub(crate) fn capability(file: &File) -> Option<Vec<u8>> {
+    // A capability set is 20 or 24 bytes.
+    let mut value = [0_u8; 64];
+    let length = rustix::fs::fgetxattr(file, "security.capability", &mut value).ok()?;
+    Some(value[..length].to_vec())
+}
+
+/// Returns the names in a directory, in byte order, with what the directory says they are.
+fn entries(dir: BorrowedFd<'_>) -> Result<Vec<(OsString, FileType)>, Errno> {
+    let mut found = Vec::new();
+    for entry in rustix::fs::Dir::read_from(dir)? {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            found.push((OsString::from_vec(name.to_vec()), entry.file_type()));
+        }
+    }
+    found.sort_unstable_by(|a, b| a.0.as_bytes().cmp(b.0.as_bytes()));
+    Ok(found)
+}
+
+/// Turns what the kernel says into a node; `name` may be empty for `dir` itself.
+fn node(dir: BorrowedFd<'_>, name: &OsStr, stat: &Stat) -> Result<Node, Errno> {
+    let size = u64::try_from(stat.st_size).unwrap_or(0);
+    let device = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
+    let kind = match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile | FileType::Unknown => Kind::File { size },
+        FileType::Directory => Kind::Directory,
+        FileType::Symlink => {
+            let target = rustix::fs::readlinkat(dir, name, Vec::new())?;
+            Kind::Symlink { target: PathBuf::from(OsString::from_vec(target.into_bytes())) }
+        }
+        FileType::CharacterDevice => Kind::Char { major: device.0, minor: device.1 },
+        FileType::BlockDevice => Kind::Block { major: device.0, minor: device.1 },
+        FileType::Fifo => Kind::Fifo,
+        FileType::Socket => Kind::Socket,
+    };
+    let is_file = matches!(kind, Kind::File { .. });
+    Ok(Node {
+        mode: stat.st_mode & 0o7777,
+        uid: 0,
+        gid: 0,
+        mtime: Mtime {
+            seconds: stat.st_mtime,
+            nanoseconds: u32::try_from(stat.st_mtime_nsec).unwrap_or(0),
+        },
+        xattrs: Xattrs::new(),
+        link: (is_file && stat.st_nlink > 1).then_some((stat.st_dev, stat.st_ino)),
+        stamp: is_file.then(|| stamp(stat)),
+        kind,
+    })
+}
+
+fn stamp(stat: &Stat) -> Stamp {
+    let nanoseconds = |seconds: i64, rest: u64| {
+        seconds.saturating_mul(1_000_000_000).saturating_add(i64::try_from(rest).unwrap_or(0))
+    };
+    Stamp {
+        dev: stat.st_dev,
+        ino: stat.st_ino,
+        size: u64::try_from(stat.st_size).unwrap_or(0),
+        mtime_ns: nanoseconds(stat.st_mtime, stat.st_mtime_nsec),
+        ctime_ns: nanoseconds(stat.st_ctime, stat.st_ctime_nsec),
+        mode: stat.st_mode,
+    }
+}

@@ -1,0 +1,26 @@
+//! COPY and ADD: which files, and where they go. No snapshot is made and nothing mounted.
+//!
+//! ```text
+//! select   source words → files of a tree (context, stage, image)
+//! digest   those files → content digest, the part of the step's key
+//! place    files → paths in the image, in the view of the layers below
+//! archive  an archive for ADD → the files in it
+//! write    placed files → the layer's tar
+//! ```
+
+mod archive;
+mod digest;
+mod glob;
+mod mode;
+mod owner;
+mod place;
+mod select;
+mod write;
+
+pub use archive::Unpacked;
+pub use digest::{Content, digest};
+pub use mode::Chmod;
+pub use owner::Owner;
+pub use place::{Body, Destination, Placed, Placement};
+pub use select::{Selected, Selector, select};
+pub use write::write_layer;

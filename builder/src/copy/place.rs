@@ -1,0 +1,309 @@
+//! Where selected files go: the destination's rules, in the view of the layers below.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::mode::Chmod;
+use super::owner::Owner;
+use super::select::Selected;
+use crate::error::{Error, Result};
+use crate::tree::{Kind, Mtime, Node, Tree, check_name, normalize, resolve};
+
+/// The destination of a COPY: absolute, and whether it was written as a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Destination {
+    /// Relative to the image's root, normal.
+    pub path: PathBuf,
+    /// Whether it ended in a slash, or was `.`.
+    pub is_directory: bool,
+}
+
+impl Destination {
+    /// Reads an absolute path of the image.
+    #[must_use]
+    pub fn new(text: &str) -> Self {
+        let is_directory = text.is_empty() || text.ends_with('/') || text.ends_with("/.");
+        Self { path: normalize(Path::new(text)), is_directory }
+    }
+}
+
+/// Where the content of a placed file comes from.
+#[derive(Clone, Debug)]
+pub enum Body {
+    /// There is none: a directory, link, device or pipe.
+    None,
+    /// A file of the source tree.
+    Source(PathBuf),
+    /// Bytes of the Dockerfile itself.
+    Inline(Vec<u8>),
+    /// A part of an archive.
+    Slice {
+        /// The archive, uncompressed.
+        file: Arc<File>,
+        /// Where the content begins.
+        offset: u64,
+    },
+}
+
+/// One entry of the layer to be.
+#[derive(Clone, Debug)]
+pub struct Placed {
+    /// Its metadata as the image will have it.
+    pub node: Node,
+    /// Its content.
+    pub body: Body,
+    /// Whether nothing was there in the layers below, so that nothing below it needs looking up.
+    is_fresh: bool,
+}
+
+impl Placed {
+    /// Returns whether the layers below have nothing at this path.
+    #[must_use]
+    pub fn is_fresh(&self) -> bool {
+        self.is_fresh
+    }
+}
+
+/// Collects what a COPY writes, path by path.
+pub struct Placement<'a> {
+    base: &'a dyn Tree,
+    entries: BTreeMap<PathBuf, Placed>,
+    owner: Option<Owner>,
+    chmod: Option<Chmod>,
+    now: Mtime,
+}
+
+impl std::fmt::Debug for Placement<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Placement").field("entries", &self.entries).finish_non_exhaustive()
+    }
+}
+
+impl<'a> Placement<'a> {
+    /// Starts with nothing, over the layers `base`; `now` is the time of what has none.
+    #[must_use]
+    pub fn new(base: &'a dyn Tree, owner: Option<Owner>, chmod: Option<Chmod>, now: Mtime) -> Self {
+        Self { base, entries: BTreeMap::new(), owner, chmod, now }
+    }
+
+    /// Returns the entries in the order of a layer: parents first, names in byte order.
+    #[must_use]
+    pub fn into_entries(self) -> BTreeMap<PathBuf, Placed> {
+        self.entries
+    }
+
+    /// Places one selection at `to` by the rules of COPY.
+    ///
+    /// # Errors
+    /// Returns [`Error::FileOverDirectory`] and [`Error::DirectoryOverFile`] where types
+    /// clash, and [`Error::ReservedName`].
+    pub fn place(&mut self, selected: &Selected, to: &Destination) -> Result<()> {
+        for (path, node) in &selected.above {
+            let target = resolve(&*self, &to.path.join(path), true)?.path;
+            self.parents_of(&target)?;
+            self.put(&target, node, Body::None, true)?;
+        }
+        if !selected.node.is_dir() {
+            let target = self.file_target(&selected.name, to)?;
+            return self.put(&target, &selected.node, body(&selected.node, &selected.path), true);
+        }
+        let target = if selected.is_whole {
+            let target = self.directory(&to.path.join(&selected.name))?;
+            self.put(&target, &selected.node, Body::None, true)?;
+            target
+        } else {
+            self.directory(&to.path)?
+        };
+        for (relative, node) in &selected.below {
+            self.put(
+                &target.join(relative),
+                node,
+                body(node, &selected.path.join(relative)),
+                true,
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Places a file whose content is known, such as a heredoc.
+    ///
+    /// # Errors
+    /// As [`Self::place`].
+    pub fn place_inline(&mut self, name: &str, content: Vec<u8>, to: &Destination) -> Result<()> {
+        let target = self.file_target(Path::new(name), to)?;
+        let size = content.len() as u64;
+        let node = Node { kind: Kind::File { size }, ..Node::directory(0o644, 0, 0, self.now) };
+        self.put(&target, &node, Body::Inline(content), true)
+    }
+
+    /// Makes sure a directory is there and returns where it is, links followed.
+    ///
+    /// # Errors
+    /// Returns [`Error::DirectoryOverFile`] when something else is in the way.
+    pub fn directory(&mut self, path: &Path) -> Result<PathBuf> {
+        let resolved = resolve(&*self, path, true)?;
+        self.parents_of(&resolved.path)?;
+        match resolved.node {
+            Some(node) if node.is_dir() => self.keep(&resolved.path, node),
+            Some(_) => return Err(Error::DirectoryOverFile { path: absolute(&resolved.path) }),
+            None => self.create(&resolved.path),
+        }
+        Ok(resolved.path)
+    }
+
+    /// Writes one entry at exactly `target`, whose parents are there.
+    ///
+    /// `is_source` says that the metadata is the source's, to which `--chown` and
+    /// `--chmod` apply.
+    ///
+    /// # Errors
+    /// As [`Self::place`].
+    pub fn put(&mut self, target: &Path, node: &Node, body: Body, is_source: bool) -> Result<()> {
+        if target.as_os_str().is_empty() {
+            // The root itself stays as the layers below have it.
+            return Ok(());
+        }
+        check_name(target)?;
+        let existing = self.lookup(target)?;
+        match (&existing, node.is_dir()) {
+            (Some(there), false) if there.is_dir() => {
+                return Err(Error::FileOverDirectory { path: absolute(target) });
+            }
+            (Some(there), true) if !there.is_dir() => {
+                return Err(Error::DirectoryOverFile { path: absolute(target) });
+            }
+            _ => {}
+        }
+        let mut node = node.clone();
+        if node.kind == Kind::Socket {
+            node.kind = Kind::File { size: 0 };
+        }
+        if is_source {
+            if let Some(owner) = self.owner {
+                (node.uid, node.gid) = (owner.uid, owner.gid);
+            }
+            if let Some(chmod) = &self.chmod
+                && !matches!(node.kind, Kind::Symlink { .. })
+            {
+                node.mode = chmod.apply(node.mode, node.is_dir());
+            }
+        }
+        let is_fresh = existing.is_none() || self.entries.get(target).is_some_and(|e| e.is_fresh);
+        self.entries.insert(target.to_owned(), Placed { node, body, is_fresh });
+        Ok(())
+    }
+
+    /// Gives an entry placed before a second name; returns false when it is not there.
+    ///
+    /// `id` tells this file from others, unless it has several names already.
+    #[must_use]
+    pub fn link(&mut self, existing: &Path, name: &Path, id: (u64, u64)) -> bool {
+        let Some(placed) = self.entries.get(existing) else { return false };
+        if placed.node.is_dir() || self.base_is_dir(name) {
+            return false;
+        }
+        let placed = self.entries.get_mut(existing).map(|placed| {
+            placed.node.link.get_or_insert(id);
+            placed.clone()
+        });
+        if let Some(placed) = placed {
+            self.entries.insert(name.to_owned(), placed);
+        }
+        true
+    }
+
+    fn base_is_dir(&self, path: &Path) -> bool {
+        matches!(self.lookup(path), Ok(Some(node)) if node.is_dir())
+    }
+
+    /// Makes sure that the directories above a path (without links in it) are there.
+    ///
+    /// # Errors
+    /// As [`Self::directory`].
+    pub fn parents_of(&mut self, path: &Path) -> Result<()> {
+        let parents: Vec<&Path> = path.ancestors().skip(1).collect();
+        for parent in parents.into_iter().rev() {
+            if parent.as_os_str().is_empty() || self.entries.contains_key(parent) {
+                continue;
+            }
+            match self.lookup(parent)? {
+                Some(node) if node.is_dir() => self.keep(parent, node),
+                Some(_) => return Err(Error::DirectoryOverFile { path: absolute(parent) }),
+                None => self.create(parent),
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns where a file goes: into `to` if that is a directory, else to `to` itself.
+    fn file_target(&mut self, name: &Path, to: &Destination) -> Result<PathBuf> {
+        let resolved = resolve(&*self, &to.path, true)?;
+        let is_dir = resolved.node.as_ref().is_some_and(Node::is_dir);
+        let target = if is_dir || to.is_directory || to.path.as_os_str().is_empty() {
+            self.directory(&to.path)?.join(name)
+        } else {
+            // A destination that is a link is followed; a link inside a copied directory
+            // is not, there it is replaced.
+            resolved.path
+        };
+        self.parents_of(&target)?;
+        Ok(target)
+    }
+
+    /// Repeats a directory of the layers below, so that the layer stands on its own.
+    fn keep(&mut self, path: &Path, node: Node) {
+        if !path.as_os_str().is_empty() && !self.entries.contains_key(path) {
+            let placed = Placed { node, body: Body::None, is_fresh: false };
+            self.entries.insert(path.to_owned(), placed);
+        }
+    }
+
+    fn create(&mut self, path: &Path) {
+        let owner = self.owner.unwrap_or_default();
+        let mode = self.chmod.as_ref().map_or(0o755, Chmod::created_directory);
+        let node = Node::directory(mode, owner.uid, owner.gid, self.now);
+        let placed = Placed { node, body: Body::None, is_fresh: true };
+        self.entries.insert(path.to_owned(), placed);
+    }
+}
+
+/// The view of the layers below with the entries placed so far on top.
+impl Tree for Placement<'_> {
+    fn lookup(&self, path: &Path) -> Result<Option<Node>> {
+        if let Some(placed) = self.entries.get(path) {
+            return Ok(Some(placed.node.clone()));
+        }
+        let parent = path.parent().and_then(|parent| self.entries.get(parent));
+        if parent.is_some_and(|parent| parent.is_fresh || !parent.node.is_dir()) {
+            return Ok(None);
+        }
+        self.base.lookup(path)
+    }
+
+    fn list(&self, path: &Path) -> Result<Vec<OsString>> {
+        self.base.list(path)
+    }
+
+    fn open(&self, path: &Path) -> Result<File> {
+        self.base.open(path)
+    }
+
+    fn content_digest(&self, path: &Path, node: &Node) -> Result<[u8; 32]> {
+        self.base.content_digest(path, node)
+    }
+}
+
+fn body(node: &Node, path: &Path) -> Body {
+    match node.kind {
+        Kind::File { .. } => Body::Source(path.to_owned()),
+        _ => Body::None,
+    }
+}
+
+/// A path as people write it.
+fn absolute(path: &Path) -> PathBuf {
+    Path::new("/").join(path)
+}

@@ -1,0 +1,146 @@
+//! One stage: its instructions in order, with the triggers of its base before them.
+
+use oci::{ImageConfig, Platform};
+
+use super::config;
+use super::graph::{Base, HistoryLine, Options, Stage, Step};
+use super::instruction;
+use super::problem::error;
+use super::scope::{Globals, Scope};
+use crate::dockerfile::{Code, Diagnostic, Dockerfile, Instruction, Span, parse_trigger};
+
+/// A planned stage, and what stages that start from it go on with.
+#[derive(Clone, Debug)]
+pub(super) struct Finished {
+    pub(super) stage: Stage,
+    scope: Scope,
+}
+
+/// What a stage starts with.
+#[derive(Clone, Debug)]
+pub(super) struct Start {
+    image: ImageConfig,
+    triggers: Vec<String>,
+    scope: Scope,
+}
+
+impl Start {
+    /// Nothing but the defaults.
+    pub(super) fn scratch(platform: &Platform) -> Self {
+        let image = config::scratch(platform);
+        let scope = Scope::new(&image.config.env);
+        Self { image, triggers: Vec::new(), scope }
+    }
+
+    /// An image's config.
+    pub(super) fn image(base: &ImageConfig) -> Self {
+        let (image, triggers) = config::inherited(base);
+        let scope = Scope::new(&image.config.env);
+        Self { image, triggers, scope }
+    }
+
+    /// An earlier stage, with its build arguments.
+    pub(super) fn stage(parent: &Finished) -> Self {
+        let (image, triggers) = config::inherited(&parent.stage.config);
+        Self { image, triggers, scope: parent.scope.clone() }
+    }
+}
+
+/// A stage while its instructions go by.
+pub(super) struct Progress<'a> {
+    pub(super) file: &'a Dockerfile,
+    pub(super) globals: &'a Globals,
+    pub(super) index: usize,
+    pub(super) scope: Scope,
+    pub(super) image: ImageConfig,
+    pub(super) steps: Vec<Step>,
+    pub(super) history: Vec<HistoryLine>,
+    /// Whether CMD was given in this stage; ENTRYPOINT clears an inherited one.
+    pub(super) has_cmd: bool,
+}
+
+impl Progress<'_> {
+    /// Returns the working directory, absolute.
+    pub(super) fn cwd(&self) -> &str {
+        self.image.config.working_dir.as_deref().unwrap_or("/")
+    }
+
+    /// Adds a history entry for an instruction that makes no layer.
+    pub(super) fn metadata(&mut self, created_by: String) {
+        self.history.push(HistoryLine { created_by, step: None });
+    }
+
+    /// Adds a step and its history entry.
+    pub(super) fn step(&mut self, step: Step, created_by: String) {
+        self.history.push(HistoryLine { created_by, step: Some(self.steps.len()) });
+        self.steps.push(step);
+    }
+}
+
+/// Plans one stage.
+///
+/// # Errors
+/// Returns all problems of its instructions.
+pub(super) fn plan(
+    file: &Dockerfile,
+    index: usize,
+    base: Base,
+    start: Start,
+    globals: &Globals,
+    options: &Options,
+) -> Result<Finished, Vec<Diagnostic>> {
+    let written = &file.stages[index];
+    let span = written.node.span;
+    let Start { image, triggers, scope } = start;
+    let mut progress = Progress {
+        file,
+        globals,
+        index,
+        scope,
+        image,
+        steps: Vec::new(),
+        history: Vec::new(),
+        has_cmd: false,
+    };
+    let mut problems = Vec::new();
+    for trigger in &triggers {
+        match parsed_trigger(trigger, span) {
+            Ok(instruction) => {
+                if let Err(mut problem) = instruction::apply(&mut progress, &instruction, true) {
+                    // The trigger's text is not in this file: point at the FROM.
+                    problem.span = span;
+                    problem.message = format!("ONBUILD trigger {trigger:?}: {}", problem.message);
+                    problems.push(problem);
+                }
+            }
+            Err(problem) => problems.push(problem),
+        }
+    }
+    for instruction in &written.instructions {
+        if let Err(problem) = instruction::apply(&mut progress, instruction, false) {
+            problems.push(problem);
+        }
+    }
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    let label = written
+        .name()
+        .map(str::to_owned)
+        .or_else(|| (file.stages.len() > 1).then(|| format!("stage-{index}")));
+    let Progress { scope, mut image, steps, history, .. } = progress;
+    if image.platform.os.is_empty() {
+        image.platform = options.platform.clone();
+    }
+    let stage = Stage { index, label, base, span, steps, history, config: image };
+    Ok(Finished { stage, scope })
+}
+
+fn parsed_trigger(trigger: &str, span: Span) -> Result<Instruction, Diagnostic> {
+    parse_trigger(trigger).map_err(|problems| {
+        let first = problems.into_iter().find(Diagnostic::is_error);
+        let reason = first.map_or_else(|| "it is empty".to_owned(), |p| p.to_string());
+        let message = format!("ONBUILD trigger {trigger:?}: {reason}");
+        error(Code::BrokenTrigger, span, message)
+    })
+}

@@ -1,0 +1,280 @@
+//! Plans as text: what a Dockerfile comes to, without any store.
+
+use std::collections::BTreeMap;
+
+use oci::{ImageConfig, Platform};
+
+use super::{Action, Base, CopySource, Options, Origin, Plan, Planned, plan};
+use crate::dockerfile;
+
+fn options(build_args: &[(&str, &str)], target: Option<&str>) -> Options {
+    Options {
+        target: target.map(str::to_owned),
+        build_args: build_args.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+        labels: BTreeMap::new(),
+        platform: Platform::new("linux", "amd64", None),
+    }
+}
+
+fn base_image() -> ImageConfig {
+    let mut image = ImageConfig::new(Platform::new("linux", "amd64", None));
+    image.config.env = vec!["PATH=/bin".into(), "BASE=1".into()];
+    image.config.cmd = Some(vec!["sh".into()]);
+    image.config.working_dir = Some("/home".into());
+    image
+}
+
+fn images() -> BTreeMap<String, ImageConfig> {
+    BTreeMap::from([("busybox".to_owned(), base_image())])
+}
+
+#[track_caller]
+fn planned(text: &str, options: &Options) -> Plan {
+    let (file, diagnostics) = dockerfile::parse(text);
+    assert!(!dockerfile::has_errors(&diagnostics), "{diagnostics:?}");
+    match plan(&file, options, &images()) {
+        Ok(Planned::Ready(plan)) => *plan,
+        other => panic!("no plan: {other:?}"),
+    }
+}
+
+#[track_caller]
+fn problem(text: &str, options: &Options) -> String {
+    let (file, _) = dockerfile::parse(text);
+    let problems = plan(&file, options, &images()).unwrap_err();
+    problems.0.iter().map(|p| format!("{}: {p}\n", p.span.line)).collect()
+}
+
+/// Prints what of a plan a person would check.
+fn print(plan: &Plan) -> String {
+    let mut out = String::new();
+    for (index, stage) in &plan.stages {
+        let base = match &stage.base {
+            Base::Scratch => "scratch".to_owned(),
+            Base::Stage(stage) => format!("stage {stage}"),
+            Base::Image(name) => name.clone(),
+        };
+        out.push_str(&format!("stage {index} from {base}\n"));
+        for (number, step) in stage.steps.iter().enumerate() {
+            out.push_str(&format!("  {}\n", stage.step_name(number)));
+            match &step.action {
+                Action::Run(run) => {
+                    out.push_str(&format!(
+                        "    run {:?} in {} as {:?} env {:?}\n",
+                        run.args, run.cwd, run.user, run.env
+                    ));
+                }
+                Action::Copy(copy) => {
+                    let origin = match &copy.origin {
+                        Origin::Context => "context".to_owned(),
+                        Origin::Stage(stage) => format!("stage {stage}"),
+                        Origin::Image(name) => name.clone(),
+                    };
+                    let sources: Vec<&str> = copy
+                        .sources
+                        .iter()
+                        .map(|source| match source {
+                            CopySource::Path(path) => path.as_str(),
+                            CopySource::Inline { name, .. } => name.as_str(),
+                        })
+                        .collect();
+                    out.push_str(&format!("    {origin} {sources:?} to {}\n", copy.destination));
+                }
+                Action::Workdir(workdir) => out.push_str(&format!("    {}\n", workdir.path)),
+            }
+        }
+        for line in &stage.history {
+            let layer = if line.step.is_some() { "+" } else { "-" };
+            out.push_str(&format!("  {layer} {}\n", line.created_by));
+        }
+    }
+    out
+}
+
+#[test]
+fn only_the_stages_that_the_target_needs_are_planned() {
+    let text = "FROM busybox AS a\nRUN a\nFROM nowhere:1 AS unused\nRUN b\nFROM scratch AS c\n\
+                COPY --from=a /x /x\nCOPY --from=0 /y .\nFROM c\nLABEL d=1\n";
+    let plan = planned(text, &options(&[], None));
+    insta::assert_snapshot!(print(&plan), @r#"
+    stage 0 from busybox
+      [a 2/2] RUN a
+        run ["/bin/sh", "-c", "a"] in /home as "" env ["PATH=/bin", "BASE=1"]
+      + RUN /bin/sh -c a # buildkit
+    stage 2 from scratch
+      [c 1/2] COPY --from=a /x /x
+        stage 0 ["/x"] to /x
+      [c 2/2] COPY --from=0 /y .
+        stage 0 ["/y"] to /
+      + COPY /x /x # buildkit
+      + COPY /y . # buildkit
+    stage 3 from stage 2
+      - LABEL d=1
+    "#);
+    assert_eq!(plan.needs(3), [2]);
+    assert_eq!(plan.needs(2), [0, 0]);
+    let only = planned(text, &options(&[], Some("A")));
+    assert_eq!(only.stages.keys().copied().collect::<Vec<_>>(), [0]);
+}
+
+#[test]
+fn variables_follow_the_rules_of_arg_and_env() {
+    let text = "ARG V=1\nARG BASE=busybox\nFROM $BASE AS a\nARG V\nARG W=w$V\nENV E=$V F=$E\nENV F=$E\n\
+                ARG E=over\nRUN echo $E\nWORKDIR /x/${V}\nWORKDIR y\nCOPY $W ${UNSET:-d}/\nFROM a\nRUN again\n";
+    let plan = planned(text, &options(&[("V", "2"), ("http_proxy", "p")], None));
+    insta::assert_snapshot!(print(&plan), @r#"
+    stage 0 from busybox
+      [a 2/5] RUN echo over
+        run ["/bin/sh", "-c", "echo $E"] in /home as "" env ["PATH=/bin", "BASE=1", "V=2", "W=w2", "E=over", "F=2"]
+      [a 3/5] WORKDIR /x/2
+        /x/2
+      [a 4/5] WORKDIR y
+        /x/2/y
+      [a 5/5] COPY w2 ${UNSET:-d}/
+        context ["w2"] to /x/2/y/d/
+      - ARG V=2
+      - ARG W=w2
+      - ENV E=2 F=
+      - ENV F=2
+      - ARG E=over
+      + RUN |3 V=2 W=w2 E=over /bin/sh -c echo $E # buildkit
+      + WORKDIR /x/2
+      + WORKDIR /x/2/y
+      + COPY w2 d/ # buildkit
+    stage 1 from stage 0
+      [stage-1 1/1] RUN again
+        run ["/bin/sh", "-c", "again"] in /x/2/y as "" env ["PATH=/bin", "BASE=1", "V=2", "W=w2", "E=over", "F=2"]
+      + RUN |3 V=2 W=w2 E=over /bin/sh -c again # buildkit
+    "#);
+    let Action::Run(run) = &plan.stages[&0].steps[0].action else { panic!() };
+    assert_eq!(run.hidden_env, ["HTTP_PROXY=p", "http_proxy=p"]);
+    let config = &plan.stages[&1].config.config;
+    assert_eq!(config.env, ["PATH=/bin", "BASE=1", "E=2", "F=2"], "ARG stays out of the image");
+}
+
+#[test]
+fn metadata_becomes_the_config() {
+    let text = "FROM busybox\nENTRYPOINT [\"/e\"]\nUSER u\nEXPOSE 80 70-71/udp\nVOLUME /a /b\n\
+                STOPSIGNAL SIGQUIT\nSHELL [\"/bin/ash\", \"-c\"]\nHEALTHCHECK --interval=5s CMD x\n\
+                ONBUILD RUN later\nMAINTAINER me\nRUN made\n";
+    let plan = planned(text, &options(&[], None));
+    let stage = &plan.stages[&0];
+    let config = &stage.config.config;
+    assert_eq!(config.cmd, None, "ENTRYPOINT clears the CMD of the base");
+    assert_eq!(config.entrypoint.as_deref(), Some(&["/e".to_owned()][..]));
+    assert_eq!(config.user.as_deref(), Some("u"));
+    assert_eq!(config.exposed_ports.iter().collect::<Vec<_>>(), ["70/udp", "71/udp", "80/tcp"]);
+    assert_eq!(config.volumes.iter().collect::<Vec<_>>(), ["/a", "/b"]);
+    assert_eq!(config.stop_signal.as_deref(), Some("SIGQUIT"));
+    assert_eq!(config.on_build, ["RUN later"]);
+    assert_eq!(
+        config.healthcheck.as_ref().unwrap().as_str(),
+        r#"{"Test":["CMD-SHELL","x"],"Interval":5000000000}"#
+    );
+    assert_eq!(stage.config.author.as_deref(), Some("me"));
+    let Action::Run(run) = &stage.steps[0].action else { panic!() };
+    assert_eq!(run.args, ["/bin/ash", "-c", "made"]);
+    let lines: Vec<&str> = stage.history.iter().map(|line| line.created_by.as_str()).collect();
+    assert_eq!(
+        lines,
+        [
+            "ENTRYPOINT [\"/e\"]",
+            "USER u",
+            "EXPOSE [70/udp 71/udp 80/tcp]",
+            "VOLUME [/a /b]",
+            "STOPSIGNAL SIGQUIT",
+            "SHELL [/bin/ash -c]",
+            "HEALTHCHECK [\"CMD-SHELL\" \"x\"]",
+            "MAINTAINER me",
+            "RUN /bin/ash -c made # buildkit",
+        ]
+    );
+}
+
+#[test]
+fn a_command_given_in_the_stage_survives_an_entrypoint() {
+    for text in [
+        "FROM busybox\nCMD [\"c\"]\nENTRYPOINT [\"e\"]\n",
+        "FROM busybox\nENTRYPOINT [\"e\"]\nCMD [\"c\"]\n",
+    ] {
+        let plan = planned(text, &options(&[], None));
+        let cmd = plan.stages[&0].config.config.cmd.clone();
+        assert_eq!(cmd, Some(vec!["c".to_owned()]), "{text}");
+    }
+}
+
+#[test]
+fn triggers_of_a_stage_run_in_its_children_and_not_further() {
+    let text = "FROM busybox AS a\nONBUILD RUN trigger\nFROM a AS b\nRUN own\nFROM b\nRUN last\n";
+    let plan = planned(text, &options(&[], None));
+    let texts = |stage: usize| -> Vec<&str> {
+        plan.stages[&stage].steps.iter().map(|step| step.text.as_str()).collect()
+    };
+    assert_eq!(texts(0), [""; 0]);
+    assert_eq!(texts(1), ["RUN trigger", "RUN own"]);
+    assert_eq!(texts(2), ["RUN last"]);
+    assert!(plan.stages[&1].config.config.on_build.is_empty());
+}
+
+#[test]
+fn missing_images_are_all_named_at_once() {
+    let (file, _) =
+        dockerfile::parse("FROM one AS a\nCOPY --from=three /x /\nFROM two\nCOPY --from=a /x /\n");
+    let Ok(Planned::NeedsImages(uses)) = plan(&file, &options(&[], None), &BTreeMap::new()) else {
+        panic!("it cannot be ready");
+    };
+    let names: Vec<(&str, bool)> =
+        uses.iter().map(|image| (image.name.as_str(), image.is_base)).collect();
+    assert_eq!(names, [("one", true), ("three", false), ("two", true)]);
+}
+
+#[test]
+fn problems_point_at_their_lines() {
+    let none = options(&[], None);
+    let table = [
+        ("FROM $NOTHING\n", "1: base name ($NOTHING) should not be blank\n"),
+        (
+            "FROM busybox AS a\nCOPY --from=a /x /\n",
+            "2: cannot copy from stage \"a\", it needs to be defined before current stage \"a\"\n",
+        ),
+        (
+            "FROM busybox AS a\nCOPY --from=b /x /\nFROM a AS b\nCOPY --from=a /x /\nFROM b\n",
+            "2: cannot copy from stage \"b\", it needs to be defined before current stage \"a\"\n",
+        ),
+        ("FROM busybox\nCOPY --from=7 /x /\n", "2: invalid stage index 7: the file has 1\n"),
+        ("FROM busybox\nSTOPSIGNAL NOPE\n", "2: invalid signal: NOPE\n"),
+        (
+            "FROM busybox\nCOPY --chmod=999 a b\nRUN ${X?}\nENV a=${X:?needed}\n",
+            "2: invalid chmod parameter: '999'. it should be octal string and between 0 and 07777\n4: failed to process \"${X:?needed}\": X: needed\n",
+        ),
+        (
+            "FROM busybox\nADD https://example.org/x /\n",
+            "2: ADD from a URL or git repository is not supported yet\n",
+        ),
+        ("FROM busybox\nCOPY https://example.org/x /\n", "2: source can't be a URL for COPY\n"),
+        (
+            "FROM --platform=linux/riscv64 busybox\n",
+            "1: building for linux/riscv64 on linux/amd64 is not supported yet\n",
+        ),
+    ];
+    for (text, expected) in table {
+        assert_eq!(problem(text, &none), expected, "{text}");
+    }
+    assert_eq!(
+        problem("FROM busybox AS builder\nFROM scratch\n", &options(&[], Some("buidler"))),
+        "0: target stage \"buidler\" could not be found (did you mean builder?)\n"
+    );
+}
+
+#[test]
+fn a_build_argument_nobody_takes_is_a_warning() {
+    let args = [("VERSIN", "1"), ("OTHER", "1"), ("HTTP_PROXY", ""), ("TARGETARCH", "x")];
+    let plan = planned("ARG VERSION\nFROM busybox\n", &options(&args, None));
+    assert_eq!(
+        plan.warnings,
+        [
+            "build argument OTHER was not consumed: no ARG declares it",
+            "build argument VERSIN was not consumed: no ARG declares it (did you mean VERSION?)",
+        ]
+    );
+}

@@ -1,0 +1,327 @@
+//! One build from a parsed Dockerfile to an image in the store.
+
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+use std::time::{Instant, SystemTime};
+
+use oci::{Descriptor, Digest};
+use store::{Image, Lease};
+
+use super::assemble::{State, assemble, timestamp};
+use super::cancel::Cancel;
+use super::copy::Scan;
+use super::images::{self, Pull};
+use super::last::{Builds, Last};
+use super::schedule::Tasks;
+use super::step::Steps;
+use crate::context::Context;
+use crate::dockerfile::Dockerfile;
+use crate::error::{Error, Result};
+use crate::event::{Event, Sink};
+use crate::plan::{self, Base, Options, Origin, Plan, Planned};
+
+/// What to build, and with what.
+pub struct Request<'a> {
+    /// The Dockerfile.
+    pub file: &'a Dockerfile,
+    /// Arguments, target, labels, platform.
+    pub options: Options,
+    /// The build context.
+    pub context: &'a Context,
+    /// What tells this build from others, to compare it with the one before.
+    pub identity: String,
+    /// Whether records are not looked at.
+    pub no_cache: bool,
+    /// Whether base images are looked up in their registries although they are here.
+    pub always_pull: bool,
+    /// The latest time in new layers and configs, in seconds since 1970.
+    pub clamp: Option<i64>,
+    /// How many things may happen at once.
+    pub threads: usize,
+    /// What time it is.
+    pub clock: &'a (dyn Fn() -> SystemTime + Sync),
+    /// How to get an image.
+    pub pull: Pull<'a>,
+    /// Who is told.
+    pub events: Sink<'a>,
+    /// How the build is stopped.
+    pub cancel: &'a Cancel,
+}
+
+impl std::fmt::Debug for Request<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Request").field("identity", &self.identity).finish_non_exhaustive()
+    }
+}
+
+/// A finished build.
+#[derive(Clone, Debug)]
+pub struct Built {
+    /// The image's manifest.
+    pub manifest: Descriptor,
+    /// The digest of its config, which users know as the image ID.
+    pub image_id: Digest,
+    /// The bytes of its layers as they are stored.
+    pub size: u64,
+}
+
+/// Builds the target; what it needs stays as long as `lease` does.
+///
+/// # Errors
+/// Returns the first failure. Nothing half-done remains, and what was finished before it
+/// is found by the next build.
+pub fn build(request: &Request<'_>, lease: &Lease) -> Result<Built> {
+    let mut images = BTreeMap::new();
+    let plan = planned(request, lease, &mut images)?;
+    for warning in &plan.warnings {
+        (request.events)(Event::Warning { step: None, message: warning.clone() });
+    }
+    let builds = Builds::new(lease.store().root().path());
+    let previous = builds.last(&request.identity).unwrap_or_default();
+    let layout = Layout::new(&plan);
+    let tasks = layout.list.len();
+    let solver = Solver {
+        numbers: Numbers::new(&plan),
+        steps: Steps::new(request, lease, &images, &builds, &previous),
+        request,
+        plan: &plan,
+        images: &images,
+        states: std::iter::repeat_with(OnceLock::new).take(tasks).collect(),
+        layout,
+        scans: std::iter::repeat_with(OnceLock::new).take(tasks).collect(),
+    };
+    let result = solver.solve();
+    // What is known now explains the next build, whether this one succeeded or not.
+    let mut known = solver.steps.known();
+    if result.is_err() {
+        for (step, parts) in &previous.steps {
+            known.entry(step.clone()).or_insert_with(|| parts.clone());
+        }
+    }
+    let known = Last { steps: known };
+    if known != previous
+        && let Err(error) = builds.set_last(&request.identity, &known)
+    {
+        tracing::debug!(%error, "the next build cannot say why its steps run");
+    }
+    let state = result?;
+    let now = timestamp((request.clock)(), request.clamp);
+    let target = &plan.stages[&plan.target];
+    let (manifest, image_id) = assemble(lease, &target.config, &state, &now)?;
+    let size = state.layers.iter().map(|layer| layer.blob.size).sum();
+    Ok(Built { manifest, image_id, size })
+}
+
+/// Plans, and gets the images the plan asks for, until it is complete.
+fn planned(
+    request: &Request<'_>,
+    lease: &Lease,
+    images: &mut BTreeMap<String, Image>,
+) -> Result<Plan> {
+    let fetch = |uses: &[plan::ImageUse], images: &mut BTreeMap<String, Image>| {
+        let platform = &request.options.platform;
+        images::resolve(lease, uses, platform, request.always_pull, request.pull, images)
+    };
+    loop {
+        request.cancel.check()?;
+        let configs =
+            images.iter().map(|(name, image)| (name.clone(), image.config.clone())).collect();
+        match plan::plan(request.file, &request.options, &configs)? {
+            Planned::NeedsImages(uses) => fetch(&uses, images)?,
+            Planned::Ready(plan) => {
+                let uses: Vec<plan::ImageUse> = plan.images.values().cloned().collect();
+                fetch(&uses, images)?;
+                return Ok(*plan);
+            }
+        }
+    }
+}
+
+/// One task of the schedule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Task {
+    /// Digests what a COPY takes from the build context.
+    Scan { stage: usize, step: usize },
+    /// Begins a stage with the state of its base.
+    Begin { stage: usize },
+    /// Does a step.
+    Step { stage: usize, step: usize },
+}
+
+/// Which task is what, and what it waits for.
+struct Layout {
+    list: Vec<Task>,
+    schedule: Tasks,
+    /// The task after which a stage is finished.
+    ends: BTreeMap<usize, usize>,
+}
+
+impl Layout {
+    fn new(plan: &Plan) -> Self {
+        let mut list = Vec::new();
+        let mut schedule = Tasks::default();
+        let mut ends: BTreeMap<usize, usize> = BTreeMap::new();
+        let mut add = |task: Task, before: Vec<usize>, list: &mut Vec<Task>| {
+            list.push(task);
+            schedule.add(before)
+        };
+        for (&index, stage) in &plan.stages {
+            let base = match &stage.base {
+                Base::Stage(parent) => ends.get(parent).copied(),
+                Base::Scratch | Base::Image(_) => None,
+            };
+            let mut last = add(Task::Begin { stage: index }, base.into_iter().collect(), &mut list);
+            for (number, step) in stage.steps.iter().enumerate() {
+                let mut before = vec![last];
+                for origin in step.origins() {
+                    match origin {
+                        Origin::Stage(stage) => before.extend(ends.get(stage)),
+                        Origin::Context => {
+                            let scan = Task::Scan { stage: index, step: number };
+                            before.push(add(scan, Vec::new(), &mut list));
+                        }
+                        Origin::Image(_) => {}
+                    }
+                }
+                last = add(Task::Step { stage: index, step: number }, before, &mut list);
+            }
+            ends.insert(index, last);
+        }
+        Self { list, schedule, ends }
+    }
+}
+
+/// The numbers under which steps appear in events, from 1.
+struct Numbers {
+    from: BTreeMap<usize, usize>,
+    steps: BTreeMap<(usize, usize), usize>,
+}
+
+impl Numbers {
+    fn new(plan: &Plan) -> Self {
+        let mut next = 0;
+        let mut number = || {
+            next += 1;
+            next
+        };
+        let (mut from, mut steps) = (BTreeMap::new(), BTreeMap::new());
+        for (&index, stage) in &plan.stages {
+            if matches!(stage.base, Base::Image(_)) {
+                from.insert(index, number());
+            }
+            for step in 0..stage.steps.len() {
+                steps.insert((index, step), number());
+            }
+        }
+        Self { from, steps }
+    }
+}
+
+struct Solver<'a> {
+    request: &'a Request<'a>,
+    plan: &'a Plan,
+    images: &'a BTreeMap<String, Image>,
+    layout: Layout,
+    numbers: Numbers,
+    steps: Steps<'a>,
+    /// What each task came to, by its number.
+    states: Vec<OnceLock<State>>,
+    scans: Vec<OnceLock<Scan>>,
+}
+
+impl Solver<'_> {
+    fn solve(&self) -> Result<State> {
+        let Request { threads, cancel, .. } = *self.request;
+        self.layout.schedule.run(threads, cancel, &|task| self.task(task))?;
+        Ok(self.finished(self.plan.target))
+    }
+
+    fn task(&self, number: usize) -> Result<()> {
+        let state = match self.layout.list[number] {
+            Task::Scan { stage, step } => {
+                let named = |error| self.in_step(stage, step, error);
+                let scan = self.steps.scan(&self.plan.stages[&stage].steps[step]).map_err(named)?;
+                let _first = self.scans[number].set(scan);
+                return Ok(());
+            }
+            Task::Begin { stage } => self.begin(stage),
+            Task::Step { stage, step } => self.step(number, stage, step)?,
+        };
+        let _first = self.states[number].set(state);
+        Ok(())
+    }
+
+    fn begin(&self, stage: usize) -> State {
+        let written = &self.plan.stages[&stage];
+        match &written.base {
+            Base::Scratch => State::default(),
+            Base::Stage(parent) => self.finished(*parent),
+            Base::Image(name) => {
+                let step = self.numbers.from[&stage];
+                (self.request.events)(Event::Started { step, name: written.from_name(name) });
+                (self.request.events)(Event::Cached { step });
+                State::of_image(&self.images[name])
+            }
+        }
+    }
+
+    fn step(&self, number: usize, stage: usize, step: usize) -> Result<State> {
+        let written = &self.plan.stages[&stage];
+        // The tasks of one stage follow each other, with the scans between.
+        let before = self.states[..number]
+            .iter()
+            .rev()
+            .find_map(OnceLock::get)
+            .expect("the schedule runs a step after the one before it");
+        let scan = number.checked_sub(1).and_then(|scan| self.scans[scan].get());
+        let event_number = self.numbers.steps[&(stage, step)];
+        let events = self.request.events;
+        events(Event::Started { step: event_number, name: written.step_name(step) });
+        let start = Instant::now();
+        let result = self.steps.step(
+            &format!("{stage}/{step}"),
+            event_number,
+            &written.steps[step],
+            &before.layers,
+            scan,
+            &|stage| self.finished(stage).layers,
+        );
+        match result {
+            Ok((layer, is_cached)) => {
+                if !is_cached {
+                    events(Event::Done { step: event_number, took: start.elapsed() });
+                }
+                let mut state = before.clone();
+                state.layers.push(layer);
+                Ok(state)
+            }
+            Err(error) if error.is_cancelled() => {
+                events(Event::Cancelled { step: event_number });
+                Err(error)
+            }
+            Err(error) => {
+                events(Event::Failed { step: event_number, message: error.to_string() });
+                Err(self.in_step(stage, step, error))
+            }
+        }
+    }
+
+    /// Returns a stage's layers and complete history, once its last task is done.
+    fn finished(&self, stage: usize) -> State {
+        let end = self.layout.ends[&stage];
+        let mut state = self.states[end].get().cloned().unwrap_or_default();
+        let written = &self.plan.stages[&stage];
+        let own = state.layers.len() - written.steps.len();
+        let made = state.layers[own..].to_vec();
+        let start =
+            self.request.clamp.map(|_| timestamp(SystemTime::UNIX_EPOCH, self.request.clamp));
+        state.add_history(written, &made, start.as_deref());
+        state
+    }
+
+    fn in_step(&self, stage: usize, step: usize, source: Error) -> Error {
+        let written = &self.plan.stages[&stage];
+        let lines = written.steps[step].span.map(|span| (span.line, span.end_line));
+        Error::Step { name: written.step_name(step), lines, source: Box::new(source) }
+    }
+}

@@ -1,0 +1,32 @@
+//! Solving: every step of the plan is looked up by its key, or executed; then the image is put together.
+//!
+//! ```text
+//! images    base images: from the store, or pulled                 before planning ends
+//! schedule  tasks (scan a context, begin a stage, do a step), as parallel as they can be
+//! step      key → record? else execute → layer → record
+//! run copy  the executors
+//! assemble  layers, history and config → image
+//! last      what the previous build did, to say why a step runs
+//! ```
+//!
+//! # Invariants
+//!
+//! - Whatever is in use is pinned by the build's lease before it is looked at.
+//! - A record is written only after its layer is in the store.
+//! - A build that has nothing to do writes nothing.
+
+mod assemble;
+mod build;
+mod cancel;
+mod copy;
+mod images;
+mod last;
+mod run;
+mod schedule;
+mod step;
+mod view;
+
+pub use build::{Built, Request, build};
+pub use cancel::{Cancel, Guard};
+pub use images::Pull;
+pub use last::{Builds, Last};

@@ -1,0 +1,345 @@
+//! One step: its key, its record, or its execution.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use oci::{Descriptor, DiffId, Digest};
+use store::layers::{LayerOptions, Snapshot};
+use store::{Image, Lease, StepRecord};
+
+use super::assemble::{Layer, State, timestamp};
+use super::build::Request;
+use super::copy::{self, Scan, Site};
+use super::last::{Builds, Last};
+use super::run::{self, Common, Place};
+use super::view::View;
+use crate::copy::Content;
+use crate::error::Result;
+use crate::event::{Event, Why};
+use crate::key::{self, Parts};
+use crate::plan::{self, Action, Origin};
+use crate::tree::{Empty, Mtime, Tree};
+
+/// Does the steps of one build.
+pub(super) struct Steps<'a> {
+    request: &'a Request<'a>,
+    lease: &'a Lease,
+    images: &'a BTreeMap<String, Image>,
+    builds: &'a Builds,
+    previous: &'a Last,
+    /// The keys being executed, so that equal steps of a build are executed once.
+    running: Mutex<BTreeMap<Digest, Option<StepRecord>>>,
+    finished: Condvar,
+    /// The parts of the keys of all steps so far.
+    known: Mutex<BTreeMap<String, Parts>>,
+    /// Made when the first RUN is.
+    common: OnceLock<Common>,
+    views: Mutex<BTreeMap<String, Arc<View>>>,
+}
+
+/// The layers of a finished stage, by its index.
+type StageLayers<'a> = &'a dyn Fn(usize) -> Vec<Layer>;
+
+impl<'a> Steps<'a> {
+    pub(super) fn new(
+        request: &'a Request<'a>,
+        lease: &'a Lease,
+        images: &'a BTreeMap<String, Image>,
+        builds: &'a Builds,
+        previous: &'a Last,
+    ) -> Self {
+        Self {
+            request,
+            lease,
+            images,
+            builds,
+            previous,
+            running: Mutex::default(),
+            finished: Condvar::new(),
+            known: Mutex::default(),
+            common: OnceLock::new(),
+            views: Mutex::default(),
+        }
+    }
+
+    /// Returns the key parts of the steps that were looked at.
+    pub(super) fn known(&self) -> BTreeMap<String, Parts> {
+        lock(&self.known).clone()
+    }
+
+    /// Finds and digests what a step takes from the build context.
+    pub(super) fn scan(&self, step: &plan::Step) -> Result<Scan> {
+        let Action::Copy(copy) = &step.action else {
+            unreachable!("only copies take files from the context");
+        };
+        copy::scan(copy, self.request.context, self.request.threads)
+    }
+
+    /// Does a step on top of `before`; returns its layer, and whether it was recorded.
+    pub(super) fn step(
+        &self,
+        identity: &str,
+        number: usize,
+        step: &plan::Step,
+        before: &[Layer],
+        scan: Option<&Scan>,
+        stages: StageLayers<'_>,
+    ) -> Result<(Layer, bool)> {
+        self.request.cancel.check()?;
+        let doing = Doing { steps: self, number, step, before, scan, stages };
+        let parts = doing.parts()?;
+        let key = parts.digest();
+        lock(&self.known).insert(identity.to_owned(), parts.clone());
+        if !self.request.no_cache
+            && let Some(layer) = self.recorded(&key)?
+        {
+            self.tell(Event::Cached { step: number });
+            return Ok((layer, true));
+        }
+        if let Some(layer) = self.claim(&key) {
+            self.tell(Event::Cached { step: number });
+            return Ok((layer, true));
+        }
+        if let Some(scan) = scan {
+            self.keep_list(&scan.content);
+        }
+        let why = if self.request.no_cache {
+            Why::NoCache
+        } else {
+            self.builds.why(self.previous.steps.get(identity), &parts)
+        };
+        self.tell(Event::Running { step: number, why });
+        let claim = Claim { steps: self, key, record: None };
+        let (diff_id, blob) = doing.execute(&key)?;
+        let created = timestamp((self.request.clock)(), self.request.clamp);
+        let record = StepRecord { layer: Some((diff_id, blob)), extra: created.into() };
+        self.lease.store().steps().put(self.lease, &key, &record)?;
+        let layer = layer(&record).expect("the record was made with a layer");
+        claim.finish(record);
+        Ok((layer, false))
+    }
+
+    /// Keeps the list of copied files, to tell the next build which of them changed.
+    fn keep_list(&self, content: &Content) {
+        if let Err(error) = self.builds.set_files(&content.digest, &content.files) {
+            tracing::debug!(%error, "the next build cannot say which files changed");
+        }
+    }
+
+    fn tell(&self, event: Event) {
+        (self.request.events)(event);
+    }
+
+    fn recorded(&self, key: &Digest) -> Result<Option<Layer>> {
+        let record = self.lease.store().steps().get(self.lease, key)?;
+        Ok(record.as_ref().and_then(layer))
+    }
+
+    /// Waits while another thread executes the same key. Returns its result, or `None`
+    /// when the key is the caller's to execute.
+    fn claim(&self, key: &Digest) -> Option<Layer> {
+        let mut running = lock(&self.running);
+        loop {
+            match running.get(key) {
+                None => {
+                    running.insert(*key, None);
+                    return None;
+                }
+                Some(Some(record)) => return layer(record),
+                Some(None) => {
+                    running = self.finished.wait(running).unwrap_or_else(PoisonError::into_inner);
+                }
+            }
+        }
+    }
+
+    fn common(&self) -> Result<&Common> {
+        if let Some(common) = self.common.get() {
+            return Ok(common);
+        }
+        let made = Common::create(self.lease)?;
+        // Two at once make two, and agree on one; both go with the lease.
+        Ok(self.common.get_or_init(|| made))
+    }
+
+    /// Returns the files of a stack of layers.
+    fn view(&self, layers: &[Layer]) -> Result<Arc<dyn Tree + Send>> {
+        if layers.is_empty() {
+            return Ok(Arc::new(Empty));
+        }
+        let diff_ids: Vec<DiffId> = layers.iter().map(|layer| layer.diff_id).collect();
+        let name = key::state(&diff_ids);
+        if let Some(view) = lock(&self.views).get(&name) {
+            return Ok(Arc::clone(view) as Arc<dyn Tree + Send>);
+        }
+        let view = Arc::new(View(self.snapshot(layers)?));
+        lock(&self.views).insert(name, Arc::clone(&view));
+        Ok(view)
+    }
+
+    /// Returns the layers as directories to stack, unpacking those that are not yet.
+    fn snapshot(&self, layers: &[Layer]) -> Result<Snapshot> {
+        for layer in layers {
+            self.request.cancel.check()?;
+            self.lease.unpack(&layer.blob, layer.diff_id)?;
+        }
+        let diff_ids: Vec<DiffId> = layers.iter().map(|layer| layer.diff_id).collect();
+        Ok(self.lease.snapshot(&diff_ids)?)
+    }
+
+    fn now(&self) -> Mtime {
+        let since =
+            (self.request.clock)().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let seconds = i64::try_from(since.as_secs()).unwrap_or(i64::MAX);
+        Mtime { seconds: self.request.clamp.unwrap_or(seconds), nanoseconds: 0 }
+    }
+}
+
+/// A key that this thread executes; given back when it fails.
+struct Claim<'a> {
+    steps: &'a Steps<'a>,
+    key: Digest,
+    record: Option<StepRecord>,
+}
+
+impl Claim<'_> {
+    fn finish(mut self, record: StepRecord) {
+        self.record = Some(record);
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        let mut running = lock(&self.steps.running);
+        match self.record.take() {
+            Some(record) => {
+                running.insert(self.key, Some(record));
+            }
+            None => {
+                running.remove(&self.key);
+            }
+        }
+        self.steps.finished.notify_all();
+    }
+}
+
+/// One step on its way.
+struct Doing<'a> {
+    steps: &'a Steps<'a>,
+    number: usize,
+    step: &'a plan::Step,
+    before: &'a [Layer],
+    scan: Option<&'a Scan>,
+    stages: StageLayers<'a>,
+}
+
+impl Doing<'_> {
+    fn parts(&self) -> Result<Parts> {
+        let base: Vec<DiffId> = self.before.iter().map(|layer| layer.diff_id).collect();
+        let clamp = self.steps.request.clamp;
+        Ok(match &self.step.action {
+            Action::Run(run) => key::run(run, &base, &[], clamp),
+            Action::Workdir(workdir) => key::workdir(workdir, &base, clamp),
+            Action::Copy(copy) => {
+                let files = match self.scan {
+                    Some(scan) => scan.content.digest,
+                    None => self.content(copy)?,
+                };
+                key::copy(copy, &base, Some(&files), clamp)
+            }
+        })
+    }
+
+    /// Returns the layers that a copy takes files from.
+    fn origin(&self, copy: &plan::Copy) -> Vec<Layer> {
+        match &copy.origin {
+            Origin::Context => Vec::new(),
+            Origin::Stage(stage) => (self.stages)(*stage),
+            Origin::Image(name) => State::of_image(&self.steps.images[name]).layers,
+        }
+    }
+
+    /// Returns the content digest of files of a stage or image, which are read only once.
+    fn content(&self, copy: &plan::Copy) -> Result<Digest> {
+        let Steps { lease, request, .. } = self.steps;
+        let layers = self.origin(copy);
+        let diff_ids: Vec<DiffId> = layers.iter().map(|layer| layer.diff_id).collect();
+        let memo = copy::content_key(copy, &diff_ids);
+        let known = lease.store().steps().get(lease, &memo)?;
+        let known = known.and_then(|record| record.extra.as_str()?.parse().ok());
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        let view = self.steps.view(&layers)?;
+        let scan = copy::scan(copy, &*view, request.threads)?;
+        let digest = scan.content.digest;
+        let record = StepRecord { layer: None, extra: digest.to_string().into() };
+        lease.store().steps().put(lease, &memo, &record)?;
+        self.steps.keep_list(&scan.content);
+        Ok(digest)
+    }
+
+    fn execute(&self, key: &Digest) -> Result<(DiffId, Descriptor)> {
+        match &self.step.action {
+            Action::Run(run) => self.run(run, key),
+            Action::Copy(copy) => self.copy(copy),
+            Action::Workdir(workdir) => {
+                let base = self.steps.view(self.before)?;
+                copy::workdir(workdir, &self.site(&*base))
+            }
+        }
+    }
+
+    fn site<'s>(&'s self, base: &'s dyn Tree) -> Site<'s> {
+        let Steps { lease, request, .. } = self.steps;
+        Site {
+            lease,
+            base,
+            now: self.steps.now(),
+            clamp: request.clamp,
+            step: self.number,
+            events: request.events,
+        }
+    }
+
+    fn copy(&self, copy: &plan::Copy) -> Result<(DiffId, Descriptor)> {
+        let base = if copy.link { Arc::new(Empty) } else { self.steps.view(self.before)? };
+        let site = self.site(&*base);
+        if let Some(scan) = self.scan {
+            return copy::execute(copy, scan, self.steps.request.context, &site);
+        }
+        let source = self.steps.view(&self.origin(copy))?;
+        let scan = copy::scan(copy, &*source, self.steps.request.threads)?;
+        copy::execute(copy, &scan, &*source, &site)
+    }
+
+    fn run(&self, run: &plan::Run, key: &Digest) -> Result<(DiffId, Descriptor)> {
+        let Steps { lease, request, builds, .. } = self.steps;
+        let snapshot = self.steps.snapshot(self.before)?;
+        let active = lease.active(&snapshot)?;
+        let place = Place {
+            common: self.steps.common()?,
+            lowers: active.lowers().to_vec(),
+            upper: active.upper(),
+            work: active.work(),
+            log: builds.log(key),
+            caches: builds.root().join("caches"),
+            step: self.number,
+        };
+        run::execute(run, &place, request.cancel, request.events)?;
+        let options = LayerOptions { clamp: request.clamp, ..LayerOptions::default() };
+        let layer = active.into_layer(&options)?;
+        Ok((layer.diff_id, layer.descriptor))
+    }
+}
+
+fn layer(record: &StepRecord) -> Option<Layer> {
+    let (diff_id, blob) = record.layer.clone()?;
+    let created = record.extra.as_str().map(str::to_owned);
+    Some(Layer { diff_id, blob, created })
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing panics while it holds one of these.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
