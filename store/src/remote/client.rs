@@ -1,0 +1,134 @@
+//! What programs use: sync functions with a small runtime inside.
+
+use std::sync::OnceLock;
+
+use oci::{Descriptor, Reference};
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::watch;
+
+use super::auth::Credential;
+use super::error::{Error, Result};
+use super::event::Sink;
+use super::login;
+use super::options::ClientOptions;
+use super::pull::{self, PullOptions, Pulled};
+use super::push::{self, PushOptions};
+use super::transport::Transport;
+use crate::lease::Lease;
+
+/// Talks to registries.
+///
+/// Making one costs nothing: connections, certificates and credentials come with the first use.
+/// One client serves many threads at once, and shares connections and tokens between them. It must
+/// not be used from within another async runtime.
+#[derive(Debug)]
+pub struct Client {
+    transport: Transport,
+    runtime: OnceLock<Runtime>,
+    is_cancelled: watch::Sender<bool>,
+}
+
+impl Client {
+    /// Returns a client that has not done anything yet.
+    #[must_use]
+    pub fn new(options: ClientOptions) -> Self {
+        Self {
+            transport: Transport::new(options),
+            runtime: OnceLock::new(),
+            is_cancelled: watch::Sender::new(false),
+        }
+    }
+
+    /// Pulls an image, and makes the name lead to it in the store.
+    ///
+    /// Of an index, the image for the platform asked for is pulled. What the store has is not
+    /// downloaded again.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] says what failed, on what, and why. Nothing incomplete is kept under a name or
+    /// digest; blobs that are complete stay with the lease, so that the next attempt goes on there.
+    pub fn pull(
+        &self,
+        lease: &Lease,
+        reference: &Reference,
+        options: &PullOptions,
+        sink: &Sink<'_>,
+    ) -> Result<Pulled> {
+        self.run(pull::pull(&self.transport, lease, reference, options, sink))
+    }
+
+    /// Looks up what a name stands for now, without pulling it.
+    ///
+    /// # Errors
+    ///
+    /// As [`pull`](Self::pull).
+    pub fn resolve(
+        &self,
+        lease: &Lease,
+        reference: &Reference,
+        sink: &Sink<'_>,
+    ) -> Result<Descriptor> {
+        self.run(pull::resolve(&self.transport, lease, reference, sink))
+    }
+
+    /// Pushes an image of the store, and returns what the registry now has under the name.
+    ///
+    /// Layers that are plain tars are compressed first, so the manifest may be another one than the
+    /// image's; it is in the store as well. Everything else arrives byte for byte.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] says what failed, on what, and why. The name in the registry changes last, and
+    /// only if everything else is there.
+    pub fn push(
+        &self,
+        lease: &Lease,
+        image: &Descriptor,
+        to: &Reference,
+        options: &PushOptions,
+        sink: &Sink<'_>,
+    ) -> Result<Descriptor> {
+        self.run(push::push(&self.transport, lease, image, to, options, sink))
+    }
+
+    /// Asks a registry whether it accepts a credential. `registry` is the host as it stands in
+    /// references; [`AuthFile::store`](super::AuthFile::store) writes the credential down.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unauthorized`] if it does not, or whatever keeps it from answering.
+    pub fn login(&self, registry: &str, credential: &Credential, sink: &Sink<'_>) -> Result<()> {
+        self.run(login::check(&self.transport, registry, credential.clone(), sink))
+    }
+
+    /// Stops what is under way in all threads, which returns [`Error::Cancelled`], and refuses
+    /// whatever is asked afterwards.
+    pub fn cancel(&self) {
+        self.is_cancelled.send_replace(true);
+    }
+
+    /// Runs on this thread until the end, or until somebody cancels.
+    fn run<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let mut is_cancelled = self.is_cancelled.subscribe();
+        self.runtime()?.block_on(async {
+            tokio::select! {
+                biased;
+                _ = is_cancelled.wait_for(|is_cancelled| *is_cancelled) => Err(Error::Cancelled),
+                result = work => result,
+            }
+        })
+    }
+
+    /// Returns the runtime. One thread does the network for all, and hashing, writing, compressing
+    /// and unpacking have threads of their own.
+    fn runtime(&self) -> Result<&Runtime> {
+        if let Some(runtime) = self.runtime.get() {
+            return Ok(runtime);
+        }
+        let runtime = Builder::new_current_thread().enable_all().build().map_err(|error| {
+            Error::Setup { what: "the network".to_owned(), reason: error.to_string() }
+        })?;
+        Ok(self.runtime.get_or_init(|| runtime))
+    }
+}
