@@ -21,6 +21,7 @@ mod flags;
 pub mod healthcheck;
 mod heredoc;
 mod instruction;
+pub mod lint;
 pub mod mount;
 mod node;
 mod parse;

@@ -145,6 +145,20 @@ impl Ignore {
         (is_excluded, matched)
     }
 
+    /// Returns whether copying `source`, a cleaned path or pattern, must come to
+    /// nothing. With exceptions that cannot be told from the words alone, so
+    /// then the answer is no; and the root is excluded only by what excludes everything.
+    #[must_use]
+    pub fn excludes_source(&self, source: &str) -> bool {
+        if self.patterns.iter().any(|pattern| pattern.is_exception) {
+            return false;
+        }
+        if matches!(source, "." | "/") {
+            return self.patterns.iter().any(Pattern::is_everything);
+        }
+        self.matches(source)
+    }
+
     /// Returns whether an exception (`!pattern`) may match something below
     /// `dir`; if not, the walk need not enter an excluded `dir`.
     #[must_use]

@@ -60,6 +60,11 @@ impl Pattern {
         }
     }
 
+    /// Returns whether nothing escapes the pattern.
+    pub(super) fn is_everything(&self) -> bool {
+        matches!(self.text.as_str(), "*" | "**" | "**/*")
+    }
+
     /// Returns whether some path below `dir` may match. Never wrongly says no.
     pub(super) fn may_match_below(&self, dir: &str) -> bool {
         if self.text.contains("**") {

@@ -1,0 +1,132 @@
+//! `rbuild check`: what is allowed in a Dockerfile but seldom meant.
+//!
+//! The rules, their names and messages are BuildKit's 22 ([`Rule`]), so that
+//! `# check=skip=…` of existing files means the same here. `options` reads
+//! those, `stages` holds the rules about FROM lines and names, `walk` those
+//! that follow variables through a stage.
+//!
+//! Pure: what base images say about themselves is asked of the caller.
+
+mod options;
+mod rule;
+mod stages;
+mod walk;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use oci::Platform;
+
+pub use options::{Options, OptionsError};
+pub use rule::Rule;
+
+use super::ast::Dockerfile;
+use super::diagnostic::{Code, Diagnostic, Span};
+use super::directive;
+use crate::ignore::Ignore;
+
+/// A rule that a file breaks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Warning {
+    /// The rule.
+    pub rule: Rule,
+    /// What is the matter, in BuildKit's words.
+    pub message: String,
+    /// The instruction it is about.
+    pub span: Span,
+}
+
+/// What the linter looks at.
+#[derive(Clone, Copy)]
+pub struct Input<'a> {
+    /// The file.
+    pub file: &'a Dockerfile,
+    /// What the parser said about it.
+    pub found: &'a [Diagnostic],
+    /// The variables that FROM lines see without ARG: `TARGETPLATFORM` and its kind.
+    pub predefined: &'a [(String, String)],
+    /// The `--build-arg` values.
+    pub build_args: &'a BTreeMap<String, String>,
+    /// The platform to build for.
+    pub platform: &'a Platform,
+    /// The patterns of the context's ignore file.
+    pub ignore: Option<&'a Ignore>,
+    /// What a base image, by the name in its FROM, says about itself; `None`
+    /// if that is not known, which leaves out the rules that need it.
+    pub base: &'a dyn Fn(&str) -> Option<Base>,
+    /// The stages whose instructions are looked at; `None` means all.
+    pub stages: Option<&'a BTreeSet<usize>>,
+}
+
+impl std::fmt::Debug for Input<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Input").field("file", self.file).finish_non_exhaustive()
+    }
+}
+
+/// What matters of a base image's config.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Base {
+    /// Its environment, `NAME=value`.
+    pub env: Vec<String>,
+    /// Whether it sets a shell of its own.
+    pub has_shell: bool,
+    /// Its platform.
+    pub platform: Option<Platform>,
+}
+
+/// Returns the options of a file's `# check=` directive.
+///
+/// # Errors
+///
+/// Fails on an option that does not exist or a value that does not parse.
+pub fn options(text: &str) -> Result<Options, OptionsError> {
+    // As in BuildKit, options have no blanks between them.
+    let value = directive::check(text).unwrap_or_default();
+    Options::parse(value.split(' ').next().unwrap_or_default())
+}
+
+/// Returns the rules that a file breaks, in BuildKit's order: first those of
+/// the text, then those of stage names, then stage by stage.
+#[must_use]
+pub fn lint(input: &Input<'_>, options: &Options) -> Vec<Warning> {
+    let mut report = Report { options: options.clone(), warnings: Vec::new() };
+    for found in input.found {
+        if found.code == Code::NoEmptyContinuation {
+            let message = "Empty continuation line".to_owned();
+            report.add(Rule::NoEmptyContinuation, found.span, message);
+        }
+    }
+    stages::check_text(input, &mut report);
+    stages::check_names(input.file, &mut report);
+    stages::check_casing(input.file, &mut report);
+    stages::check_defaults(input, &mut report);
+    walk::check(input, &mut report);
+    report.warnings
+}
+
+/// Collects warnings that the options let through.
+#[derive(Debug)]
+struct Report {
+    options: Options,
+    warnings: Vec<Warning>,
+}
+
+impl Report {
+    fn add(&mut self, rule: Rule, span: Span, message: String) {
+        if self.options.allows(rule) {
+            self.warnings.push(Warning { rule, message, span });
+        }
+    }
+
+    /// Does `work` with the options that a `check=` comment above an instruction adds.
+    fn with_comments(&mut self, comments: &[String], work: impl FnOnce(&mut Self)) {
+        let Some(added) = Options::of_comments(comments) else { return work(self) };
+        let outer = self.options.clone();
+        self.options.merge(added);
+        work(self);
+        self.options = outer;
+    }
+}
+
+#[cfg(test)]
+mod tests;
