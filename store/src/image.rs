@@ -181,3 +181,110 @@ fn platforms(index: &Index) -> String {
         .collect();
     if known.is_empty() { "no platform at all".to_owned() } else { known.join(", ") }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::error::Error;
+    use crate::testing::{blob, image, image_for, store};
+    use oci::{Descriptor, DiffId, Digest, ImageConfig, Index, Manifest, MediaType, Platform};
+
+    fn platform(text: &str) -> Platform {
+        text.parse().unwrap()
+    }
+
+    fn index(lease: &crate::Lease, manifests: Vec<Descriptor>) -> Descriptor {
+        let bytes = Index::new(manifests).to_bytes();
+        let digest = blob(lease, &bytes).unwrap();
+        Descriptor::new(MediaType::OCI_INDEX, digest, bytes.len() as u64)
+    }
+
+    #[test]
+    fn index_leads_to_the_image_for_a_platform() {
+        let (_dir, store) = store();
+        let lease = store.lease().unwrap();
+        let mut manifests = Vec::new();
+        for name in ["linux/amd64", "linux/arm64", "linux/arm/v7"] {
+            let mut descriptor = image_for(&lease, platform(name), &[name.as_bytes()]).unwrap();
+            descriptor.platform = Some(platform(name));
+            manifests.push(descriptor);
+        }
+        // Indexes of indexes occur, as `docker buildx` makes them of pushed parts.
+        let inner = index(&lease, manifests);
+        for name in ["linux/amd64", "linux/arm64", "linux/arm/v7"] {
+            let image = store.image(&inner, &platform(name)).unwrap();
+            assert_eq!(image.diff_ids(), [DiffId(Digest::sha256(name.as_bytes()))]);
+            assert_eq!(image.config.platform, platform(name));
+            assert_eq!(image.config_digest, image.manifest.config.digest);
+        }
+        let error = store.image(&inner, &platform("linux/s390x")).unwrap_err().to_string();
+        insta::assert_snapshot!(error, @"there is no image for linux/s390x, only for linux/amd64, linux/arm64, linux/arm/v7");
+    }
+
+    #[test]
+    fn single_image_for_another_platform_is_refused() {
+        let (_dir, store) = store();
+        let lease = store.lease().unwrap();
+        let image = image_for(&lease, platform("linux/s390x"), &[b"1"]).unwrap();
+        let error = store.image(&image, &platform("linux/arm64")).unwrap_err().to_string();
+        insta::assert_snapshot!(error, @"there is no image for linux/arm64, only for linux/s390x");
+        assert!(store.image(&image, &platform("linux/s390x")).is_ok());
+    }
+
+    #[test]
+    fn indexes_that_go_on_and_on_come_to_an_end() {
+        let (_dir, store) = store();
+        let lease = store.lease().unwrap();
+        let mut descriptor = image(&lease, &[b"1"]).unwrap();
+        for depth in 1..=6 {
+            descriptor.platform = Some(Platform::host());
+            descriptor = index(&lease, vec![descriptor]);
+            let result = store.image(&descriptor, &Platform::host());
+            assert_eq!(result.is_ok(), depth <= 4, "{depth}");
+        }
+    }
+
+    #[test]
+    fn manifests_of_other_things_are_no_images() {
+        let (_dir, store) = store();
+        let lease = store.lease().unwrap();
+        let put = |manifest: &Manifest| {
+            let bytes = manifest.to_bytes();
+            let digest = blob(&lease, &bytes).unwrap();
+            Descriptor::new(MediaType::OCI_MANIFEST, digest, bytes.len() as u64)
+        };
+        let empty = blob(&lease, b"{}").unwrap();
+        let artifact = put(&Manifest::new(Descriptor::new(MediaType::OCI_EMPTY, empty, 2), vec![]));
+        let error = store.image(&artifact, &Platform::host()).unwrap_err().to_string();
+        assert!(
+            error.contains("its config is of type application/vnd.oci.empty.v1+json"),
+            "{error}"
+        );
+
+        let config = ImageConfig::new(Platform::host());
+        let config = blob(&lease, &config.to_bytes()).unwrap();
+        let config = Descriptor::new(MediaType::OCI_CONFIG, config, 1);
+        let layer = Descriptor::new(MediaType::OCI_LAYER_TAR, empty, 2);
+        let uneven = put(&Manifest::new(config, vec![layer]));
+        let error = store.image(&uneven, &Platform::host()).unwrap_err().to_string();
+        assert!(error.contains("its manifest has 1 layers, its config 0"), "{error}");
+
+        let text = blob(&lease, b"no json").unwrap();
+        let wrong = Descriptor::new(MediaType::OCI_MANIFEST, text, 7);
+        let error = store.image(&wrong, &Platform::host()).unwrap_err();
+        assert!(matches!(error, Error::Document { digest, .. } if digest == text), "{error}");
+    }
+
+    #[test]
+    fn storing_an_image_again_writes_nothing() {
+        let (_dir, store) = store();
+        let lease = store.lease().unwrap();
+        let config = ImageConfig::new(Platform::host());
+        let template = Descriptor::new(MediaType::OCI_CONFIG, Digest::sha256(b""), 0);
+        let manifest = Manifest::new(template, vec![]);
+        let first = lease.put_image(&manifest, &config).unwrap();
+        let (second, _) = crate::fault::after(0, || lease.put_image(&manifest, &config));
+        assert_eq!(second.unwrap(), first);
+        let image = store.image(&first, &Platform::host()).unwrap();
+        assert_eq!(image.config, config);
+    }
+}

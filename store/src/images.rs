@@ -272,3 +272,188 @@ fn file_name(name: &str) -> String {
     }
     encoded
 }
+
+#[cfg(test)]
+mod tests {
+    use super::file_name;
+    use crate::error::{Error, Result};
+    use crate::images::Found;
+    use crate::testing::{blob, image, image_for, name, store};
+    use oci::{Descriptor, Digest, Index, MediaType, Platform, Reference};
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+    use std::fs;
+
+    #[test]
+    fn file_names_are_flat_and_plain() {
+        for (name, expected) in [
+            ("docker.io/library/busybox:latest", "docker.io%2Flibrary%2Fbusybox%3Alatest"),
+            ("[::1]:5000/a_b-c:1.0", "%5B%3A%3A1%5D%3A5000%2Fa_b-c%3A1.0"),
+            ("../%2F~\n", "..%2F%252F%7E%0A"),
+        ] {
+            assert_eq!(file_name(name), expected);
+        }
+        let long = |end: &str| file_name(&format!("host/{}:{end}", "a".repeat(250)));
+        assert_ne!(long("1"), long("2"));
+        assert_eq!(long("1").len(), 120 + 1 + 64);
+    }
+
+    proptest! {
+        #[test]
+        fn different_names_get_different_files(a in "[a-z/:.~%@é]{0,90}", b in "[a-z/:.~%@é]{0,90}") {
+            prop_assert_eq!(a == b, file_name(&a) == file_name(&b));
+            prop_assert!(file_name(&a).len() <= 255 && !file_name(&a).contains('/'));
+        }
+    }
+
+    #[test]
+    fn names_are_set_moved_and_removed() {
+        let (_dir, store) = store();
+        let lease = store.lease().unwrap();
+        let (one, two) = (image(&lease, &[b"1"]).unwrap(), image(&lease, &[b"2"]).unwrap());
+        let images = store.images();
+        assert_eq!(images.get(&name("app")).unwrap(), None);
+        images.set(&lease, &name("app"), &one).unwrap();
+        images.set(&lease, &name("app:latest"), &two).unwrap();
+        images.set(&lease, &name("example.com/app"), &one).unwrap();
+        assert_eq!(images.get(&name("docker.io/library/app")).unwrap(), Some(two.clone()));
+        let listed: Vec<_> = images
+            .list()
+            .unwrap()
+            .into_iter()
+            .map(|entry| (entry.reference.unwrap().familiar(), entry.descriptor.digest))
+            .collect();
+        let expected = [("app:latest", two.digest), ("example.com/app:latest", one.digest)];
+        assert_eq!(listed, expected.map(|(name, digest)| (name.to_owned(), digest)));
+        assert!(images.remove(&name("app")).unwrap());
+        assert!(!images.remove(&name("app")).unwrap());
+    }
+
+    #[test]
+    fn name_for_what_is_not_stored_is_refused() {
+        let (_dir, store) = store();
+        let lease = store.lease().unwrap();
+        let missing = Descriptor::new(MediaType::OCI_MANIFEST, Digest::sha256(b"?"), 1);
+        let error = store.images().set(&lease, &name("app"), &missing).unwrap_err();
+        assert!(matches!(error, Error::BlobUnknown { .. }), "{error}");
+        assert_eq!(store.images().list().unwrap().len(), 0);
+    }
+
+    #[test]
+    fn setting_what_is_set_writes_nothing() {
+        let (_dir, store) = store();
+        let lease = store.lease().unwrap();
+        let one = image(&lease, &[b"1"]).unwrap();
+        store.images().set(&lease, &name("app"), &one).unwrap();
+        let file = store.root().images().join(file_name("docker.io/library/app:latest"));
+        let inode = |path: &std::path::Path| {
+            std::os::unix::fs::MetadataExt::ino(&fs::metadata(path).unwrap())
+        };
+        let before = inode(&file);
+        let (result, was_reached) =
+            crate::fault::after(0, || store.images().set(&lease, &name("app"), &one));
+        result.unwrap();
+        assert!(was_reached, "zero operations were allowed, and none was asked for");
+        assert_eq!(inode(&file), before);
+    }
+
+    #[test]
+    fn image_without_a_name_is_listed_until_it_gets_one() {
+        let (_dir, store) = store();
+        let lease = store.lease().unwrap();
+        let one = image(&lease, &[b"1"]).unwrap();
+        let images = store.images();
+        images.set_untagged(&lease, &one).unwrap();
+        assert!(images.list().unwrap()[0].reference.is_none());
+        images.set(&lease, &name("app"), &one).unwrap();
+        images.set_untagged(&lease, &one).unwrap();
+        let listed = images.list().unwrap();
+        assert_eq!((listed.len(), listed[0].reference.clone()), (1, Some(name("app"))));
+    }
+
+    #[test]
+    fn damaged_entry_is_named() {
+        let (_dir, store) = store();
+        fs::write(store.root().images().join("docker.io%2Fx"), "{").unwrap();
+        let error = store.images().list().unwrap_err();
+        assert!(error.to_string().contains("images/docker.io%2Fx is damaged"), "{error}");
+    }
+
+    /// One table for docker's rules of finding an image.
+    #[test]
+    fn images_are_found_as_docker_finds_them() {
+        let (_dir, store) = store();
+        let lease = store.lease().unwrap();
+        let (one, two) = (image(&lease, &[b"1"]).unwrap(), image(&lease, &[b"2"]).unwrap());
+        let id = |image: &Descriptor| store.image_id(image).unwrap().unwrap();
+        let (id_one, id_two) = (id(&one), id(&two));
+        // A name that looks like the beginning of the other image's ID.
+        let lure: Reference = name(&id_two.hex()[..6]);
+        for (reference, image) in
+            [(name("app:1"), &one), (name("localhost:5000/app:1"), &one), (lure.clone(), &one)]
+        {
+            store.images().set(&lease, &reference, image).unwrap();
+        }
+        store.images().set(&lease, &name("other"), &two).unwrap();
+        let find = |text: &str| -> Result<Found> { store.images().find(text) };
+        for (text, expected, reference) in [
+            ("app:1", id_one, "app:1"),
+            ("docker.io/library/app:1", id_one, "app:1"),
+            ("localhost:5000/app:1", id_one, "localhost:5000/app:1"),
+            ("other", id_two, "other:latest"),
+            (&id_two.to_string(), id_two, "other:latest"),
+            (&id_two.hex(), id_two, "other:latest"),
+            (&id_two.hex()[..12], id_two, "other:latest"),
+            (&format!("sha256:{}", &id_two.hex()[..7]), id_two, "other:latest"),
+            (&two.digest.hex()[..12], id_two, "other:latest"),
+            (&format!("other@{}", two.digest), id_two, "other:latest"),
+            (&id_two.hex()[..6], id_one, &lure.familiar()),
+        ] {
+            let found = find(text).unwrap();
+            assert_eq!(found.image_id, Some(expected), "{text}");
+            assert_eq!(found.reference.unwrap().familiar(), reference, "{text}");
+        }
+        for text in ["app", "app:2", "localhost:5000/other", "0000000000", &"0".repeat(64)] {
+            assert!(matches!(find(text).unwrap_err(), Error::ImageUnknown { .. }), "{text}");
+        }
+        let elsewhere = format!("app@{}", two.digest);
+        assert!(matches!(find(&elsewhere).unwrap_err(), Error::ImageUnknown { .. }));
+        for text in ["", "UPPER", "a b", "-x"] {
+            assert!(matches!(find(text).unwrap_err(), Error::InvalidName { .. }), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn beginning_of_several_ids_is_ambiguous() {
+        let (_dir, store) = store();
+        let lease = store.lease().unwrap();
+        let mut firsts = BTreeSet::new();
+        // Among seventeen IDs, two begin with the same digit.
+        let common = (0..17_u8).find_map(|n| {
+            let image = image(&lease, &[&[n]]).unwrap();
+            store.images().set(&lease, &name(&format!("app:{n}")), &image).unwrap();
+            // The same image again is not a second one.
+            store.images().set(&lease, &name(&format!("same:{n}")), &image).unwrap();
+            let first = store.image_id(&image).unwrap().unwrap().hex()[..1].to_owned();
+            (!firsts.insert(first.clone())).then_some(first)
+        });
+        let error = store.images().find(&common.unwrap()).unwrap_err();
+        assert!(matches!(error, Error::ImageAmbiguous { count: 2.., .. }), "{error}");
+    }
+
+    #[test]
+    fn index_without_an_image_for_this_host_has_no_id_and_is_found_by_name() {
+        let (_dir, store) = store();
+        let lease = store.lease().unwrap();
+        let other = Platform::new("plan9", "mips", None);
+        let mut manifest = image_for(&lease, other.clone(), &[b"1"]).unwrap();
+        manifest.platform = Some(other);
+        let bytes = Index::new(vec![manifest]).to_bytes();
+        let digest = blob(&lease, &bytes).unwrap();
+        let index = Descriptor::new(MediaType::OCI_INDEX, digest, bytes.len() as u64);
+        store.images().set(&lease, &name("app"), &index).unwrap();
+        let found = store.images().find("app").unwrap();
+        assert_eq!((found.image_id, found.descriptor.digest), (None, digest));
+        assert_eq!(store.images().find(&digest.hex()[..12]).unwrap().descriptor.digest, digest);
+    }
+}

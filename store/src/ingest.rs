@@ -228,7 +228,7 @@ mod tests {
         for (length, algorithm) in
             blocks.into_iter().flat_map(|n| [(n, Algorithm::Sha256), (n, Algorithm::Sha512)])
         {
-            let bytes: Vec<u8> = (0..length).map(|n| (n * n / 251) as u8).collect();
+            let bytes: Vec<u8> = (0..length).map(|n| (n * n / 251 % 256) as u8).collect();
             let expected = Digest::of(algorithm, &bytes);
             let mut ingest = lease.ingest_with(algorithm).unwrap();
             ingest.write_all(&bytes).unwrap();
@@ -311,7 +311,7 @@ mod tests {
             let mut ingest = lease.ingest().unwrap();
             let mut all = Vec::new();
             for (n, size) in sizes.into_iter().enumerate() {
-                let piece = vec![n as u8; size];
+                let piece = vec![u8::try_from(n).unwrap(); size];
                 ingest.write_all(&piece).unwrap();
                 all.extend(piece);
             }

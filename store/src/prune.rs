@@ -191,3 +191,158 @@ impl Store {
         Ok(count)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{PruneImages, PruneOptions, PruneRecords};
+    use crate::error::Error;
+    use crate::steps::StepRecord;
+    use crate::store::Store;
+    use crate::testing::{blob, image, name, store};
+    use crate::{Lease, Pins};
+    use oci::{Compression, Descriptor, DiffId, Digest, MediaType};
+    use std::fs;
+    use std::time::{Duration, SystemTime};
+
+    fn keep() -> PruneOptions {
+        PruneOptions { records: PruneRecords::Keep, images: PruneImages::Keep }
+    }
+
+    fn record(store: &Store, lease: &Lease, layer: &[u8]) -> Digest {
+        let key = Digest::sha256(&[b"key of ", layer].concat());
+        let digest = blob(lease, layer).unwrap();
+        let blob = Descriptor::new(MediaType::OCI_LAYER_TAR, digest, layer.len() as u64);
+        let layer = Some((DiffId(digest), blob));
+        store.steps().put(lease, &key, &StepRecord { layer, extra: ().into() }).unwrap();
+        key
+    }
+
+    fn container(store: &Store, id: &str, pins: &[Digest]) {
+        let directory = store.containers_dir().join(id);
+        fs::create_dir(&directory).unwrap();
+        Pins::write(store, &directory, pins).unwrap();
+    }
+
+    #[test]
+    fn records_go_when_asked_and_their_layers_with_them() {
+        let (_dir, store) = store();
+        let lease = store.lease().unwrap();
+        let (old, new) = (record(&store, &lease, b"old"), record(&store, &lease, b"new"));
+        let layer = Descriptor::new(MediaType::OCI_LAYER_TAR, Digest::sha256(b"new"), 3);
+        lease.compressed(&DiffId(layer.digest), &layer, Compression::Gzip, None).unwrap();
+        drop(lease);
+        let hour_ago = fs::metadata(store.root().step(&new)).unwrap().modified().unwrap()
+            - Duration::from_secs(3600);
+        let before: SystemTime = hour_ago - Duration::from_secs(3600);
+        fs::File::open(store.root().step(&old)).unwrap().set_modified(before).unwrap();
+
+        assert_eq!(store.prune(&keep()).unwrap().records, 0);
+        let recent = PruneOptions { records: PruneRecords::UnusedSince(hour_ago), ..keep() };
+        let report = store.prune(&recent).unwrap();
+        assert_eq!((report.records, report.garbage.blobs), (1, 1));
+        assert!(store.blobs().contains(&Digest::sha256(b"new")).unwrap());
+
+        let all = PruneOptions { records: PruneRecords::All, ..keep() };
+        let report = store.prune(&all).unwrap();
+        // The record and the note of the compressed form; the layer in both forms.
+        assert_eq!((report.records, report.garbage.blobs), (2, 2));
+    }
+
+    #[test]
+    fn record_that_is_used_becomes_young_again() {
+        let (_dir, store) = store();
+        let lease = store.lease().unwrap();
+        let key = record(&store, &lease, b"layer");
+        let file = fs::File::open(store.root().step(&key)).unwrap();
+        let written = file.metadata().unwrap().modified().unwrap();
+        let hour_ago = written - Duration::from_secs(3600);
+        file.set_modified(hour_ago - Duration::from_secs(1)).unwrap();
+        store.steps().get(&lease, &key).unwrap().unwrap();
+        let options = PruneOptions { records: PruneRecords::UnusedSince(hour_ago), ..keep() };
+        assert_eq!(store.prune(&options).unwrap().records, 0);
+    }
+
+    #[test]
+    fn images_in_use_are_not_pruned() {
+        let (_dir, store) = store();
+        let lease = store.lease().unwrap();
+        let mut images = Vec::new();
+        for n in 0..4_u8 {
+            images.push(image(&lease, &[&[n]]).unwrap());
+        }
+        store.images().set(&lease, &name("unused"), &images[0]).unwrap();
+        store.images().set(&lease, &name("contained"), &images[1]).unwrap();
+        store.images().set(&lease, &name("running"), &images[2]).unwrap();
+        store.images().set_untagged(&lease, &images[3]).unwrap();
+        container(&store, "c", &[store.image_id(&images[1]).unwrap().unwrap()]);
+        drop(lease);
+        let program = store.lease().unwrap();
+        program.pin(&images[2].digest).unwrap();
+
+        let untagged = PruneOptions { images: PruneImages::Untagged, ..keep() };
+        let report = store.prune(&untagged).unwrap();
+        assert_eq!(report.images.len(), 1);
+        assert_eq!(report.images[0].descriptor.digest, images[3].digest);
+        let unused = PruneOptions { images: PruneImages::Unused, ..keep() };
+        let report = store.prune(&unused).unwrap();
+        let names: Vec<_> =
+            report.images.iter().map(|entry| entry.reference.clone().unwrap().familiar()).collect();
+        assert_eq!(names, ["unused:latest"]);
+        assert_eq!(report.garbage.blobs, 3, "manifest, config and layer");
+        assert_eq!(store.images().list().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn content_goes_with_the_last_name() {
+        let (_dir, store) = store();
+        let lease = store.lease().unwrap();
+        let image = image(&lease, &[b"layer"]).unwrap();
+        for text in ["app:1", "app:2"] {
+            store.images().set(&lease, &name(text), &image).unwrap();
+        }
+        drop(lease);
+        let id = store.image_id(&image).unwrap().unwrap();
+        let removal = store.remove_image("app:1", false).unwrap();
+        assert_eq!((removal.untagged, removal.deleted), (vec![name("app:1")], None));
+        assert_eq!(removal.garbage.blobs, 0);
+        let removal = store.remove_image("app:2", false).unwrap();
+        assert_eq!((removal.untagged, removal.deleted), (vec![name("app:2")], Some(id)));
+        assert_eq!(removal.garbage.blobs, 3);
+        let error = store.remove_image("app:2", false).unwrap_err();
+        assert_eq!(error.to_string(), "image app:2 is not in the store");
+    }
+
+    #[test]
+    fn image_with_several_names_goes_by_its_id_only_by_force() {
+        let (_dir, store) = store();
+        let lease = store.lease().unwrap();
+        let image = image(&lease, &[b"layer"]).unwrap();
+        for text in ["app:1", "app:2"] {
+            store.images().set(&lease, &name(text), &image).unwrap();
+        }
+        let id = store.image_id(&image).unwrap().unwrap();
+        let error = store.remove_image(&id.short(), false).unwrap_err();
+        assert!(matches!(error, Error::ImageHasNames { count: 2, .. }), "{error}");
+        let removal = store.remove_image(&id.short(), true).unwrap();
+        assert_eq!((removal.untagged.len(), removal.deleted), (2, Some(id)));
+        assert_eq!(store.images().list().unwrap().len(), 0);
+    }
+
+    #[test]
+    fn image_of_a_container_goes_only_by_force_and_its_content_never() {
+        let (_dir, store) = store();
+        let lease = store.lease().unwrap();
+        let image = image(&lease, &[b"layer"]).unwrap();
+        for text in ["app:1", "app:2"] {
+            store.images().set(&lease, &name(text), &image).unwrap();
+        }
+        drop(lease);
+        container(&store, "web", &[image.digest]);
+        store.remove_image("app:1", false).unwrap();
+        let error = store.remove_image("app:2", false).unwrap_err().to_string();
+        assert_eq!(error, "image app:2 is used by container web");
+        let removal = store.remove_image("app:2", true).unwrap();
+        assert_eq!((removal.untagged.len(), removal.garbage.blobs), (1, 0));
+        assert!(store.blobs().contains(&Digest::sha256(b"layer")).unwrap());
+    }
+}

@@ -110,3 +110,69 @@ fn touch(path: &PathBuf) {
         let _only_a_hint = rustix::fs::futimens(&file, &times);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::StepRecord;
+    use crate::testing::{blob, store};
+    use oci::{Descriptor, DiffId, Digest, MediaType};
+    use std::fs;
+
+    fn record(layer: &Digest, size: u64) -> StepRecord {
+        let blob = Descriptor::new(MediaType::OCI_LAYER_TAR, *layer, size);
+        let extra = serde_json::json!({ "command": "make", "times": [1, 2] });
+        StepRecord { layer: Some((DiffId(*layer), blob)), extra }
+    }
+
+    #[test]
+    fn record_is_found_with_its_layer_pinned() {
+        let (_dir, store) = store();
+        let key = Digest::sha256(b"key");
+        let lease = store.lease().unwrap();
+        let layer = blob(&lease, b"layer").unwrap();
+        assert_eq!(store.steps().get(&lease, &key).unwrap(), None);
+        store.steps().put(&lease, &key, &record(&layer, 5)).unwrap();
+        drop(lease);
+        let lease = store.lease().unwrap();
+        assert_eq!(store.steps().get(&lease, &key).unwrap(), Some(record(&layer, 5)));
+        store.steps().remove(&key).unwrap();
+        store.gc().unwrap();
+        assert!(store.blobs().contains(&layer).unwrap());
+        drop(lease);
+        store.gc().unwrap();
+        assert!(!store.blobs().contains(&layer).unwrap());
+    }
+
+    #[test]
+    fn record_of_a_layer_that_is_gone_is_none() {
+        let (_dir, store) = store();
+        let key = Digest::sha256(b"key");
+        let lease = store.lease().unwrap();
+        let layer = blob(&lease, b"layer").unwrap();
+        store.steps().put(&lease, &key, &record(&layer, 6)).unwrap();
+        assert_eq!(store.steps().get(&lease, &key).unwrap(), None, "not of this size");
+        store.steps().put(&lease, &key, &record(&layer, 5)).unwrap();
+        fs::remove_file(store.root().blob(&layer)).unwrap();
+        assert_eq!(store.steps().get(&lease, &key).unwrap(), None);
+    }
+
+    /// A power cut can leave any prefix, or zeros in place of what was not written.
+    #[test]
+    fn torn_record_is_none() {
+        let (_dir, store) = store();
+        let key = Digest::sha256(b"key");
+        let lease = store.lease().unwrap();
+        let layer = blob(&lease, b"layer").unwrap();
+        store.steps().put(&lease, &key, &record(&layer, 5)).unwrap();
+        let path = store.root().step(&key);
+        let whole = fs::read(&path).unwrap();
+        for length in 0..whole.len() {
+            fs::write(&path, &whole[..length]).unwrap();
+            assert_eq!(store.steps().get(&lease, &key).unwrap(), None, "{length}");
+            let mut zeros = whole.clone();
+            zeros[length..].fill(0);
+            fs::write(&path, &zeros).unwrap();
+            assert_eq!(store.steps().get(&lease, &key).unwrap(), None, "{length}");
+        }
+    }
+}

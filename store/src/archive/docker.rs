@@ -16,6 +16,11 @@ pub(super) struct DockerImage {
     pub(super) layers: Vec<String>,
 }
 
+/// Returns the file.
+pub(super) fn to_bytes(images: &[DockerImage]) -> Vec<u8> {
+    serde_json::to_vec(images).expect("lists of texts")
+}
+
 fn null_is_empty<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
     Ok(Option::deserialize(from)?.unwrap_or_default())
 }

@@ -44,7 +44,7 @@ impl Lease {
         let contents = Contents::read(self, input)?;
         let docker = self.docker_images(&contents)?;
         let images = match contents.get(INDEX_FILE) {
-            Some(index) => self.load_layout(&index, docker.unwrap_or_default())?,
+            Some(index) => self.load_layout(&index, &docker.unwrap_or_default())?,
             None => match docker {
                 Some(docker) => self.load_docker(&contents, docker)?,
                 None => return refuse(format!("it has neither {INDEX_FILE} nor {MANIFEST_FILE}")),
@@ -73,7 +73,7 @@ impl Lease {
     fn load_layout(
         &self,
         index: &Committed,
-        docker: Vec<DockerImage>,
+        docker: &[DockerImage],
     ) -> Result<Vec<(Descriptor, Vec<Reference>)>> {
         let bytes = self.store().blobs().read(&index.digest, MAX_MANIFEST_BYTES as u64)?;
         let index = Index::parse(&bytes).map_err(|error| Error::Archive {

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use oci::{Descriptor, Digest, Document, Index, Manifest, Platform};
 
-use super::docker::DockerImage;
+use super::docker::{self, DockerImage};
 use super::{INDEX_FILE, LAYOUT, LAYOUT_FILE, MANIFEST_FILE, NAME_ANNOTATION, REF_NAME_ANNOTATION};
 use crate::error::{Error, IoContext as _, Result};
 use crate::images::ImageEntry;
@@ -30,19 +30,19 @@ impl Lease {
     pub fn save(&self, images: &[ImageEntry], output: impl Write) -> Result<()> {
         let mut plan = Plan { store: self.store(), blobs: BTreeMap::new() };
         let mut index = Vec::new();
-        let mut docker: Vec<DockerImage> = Vec::new();
+        let mut list: Vec<DockerImage> = Vec::new();
         for image in images {
             self.pin(&image.descriptor.digest)?;
             let descriptor = plan.whole(&image.descriptor)?;
             if let Some(listed) = plan.docker_image(&descriptor)? {
-                add_docker(&mut docker, listed, image);
+                add_docker(&mut list, listed, image);
             }
             index.push(named(&descriptor, image));
         }
         let lists = [
             (LAYOUT_FILE, LAYOUT.as_bytes().to_vec()),
             (INDEX_FILE, Index::new(index).to_bytes()),
-            (MANIFEST_FILE, serde_json::to_vec(&docker).expect("lists of texts")),
+            (MANIFEST_FILE, docker::to_bytes(&list)),
         ];
         plan.write(&lists, output)
     }

@@ -224,7 +224,8 @@ impl Bits<'_> {
     }
 
     fn peek(&self, count: u32) -> usize {
-        (self.buffer & ((1 << count) - 1)) as usize
+        let bits = self.buffer & ((1 << count) - 1);
+        usize::try_from(bits).expect("no more than 16 bits are looked at")
     }
 
     fn skip(&mut self, count: u32) {
