@@ -1,0 +1,263 @@
+//! Making a group and putting its limits in force.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{self, Write as _};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, Mode, OFlags, flock};
+
+use super::limits::{self, Setting};
+use super::position::{Position, Tree};
+use super::{Cgroup, Group, check_name, devices, remove};
+use crate::error::{Context as _, Error, Result};
+use crate::spec::CgroupSpec;
+use crate::sys;
+
+impl Cgroup {
+    /// Makes the group and sets its limits.
+    ///
+    /// # Errors
+    ///
+    /// When a limit cannot be put in force; then nothing is left behind.
+    pub(crate) fn create(spec: &CgroupSpec, devices: bool, warnings: &mut Vec<String>) -> Result<Self> {
+        check_name(&spec.name)?;
+        if let Some(objection) = limits::objection(&spec.limits) {
+            return Err(Error::invalid(objection));
+        }
+        let position = Position::own()?;
+        let available = available_v2(&position);
+        let is_v2 = |controller: &str| position.v1_tree(controller).is_none() && available.contains(controller);
+        let settings = limits::settings(&spec.limits, is_v2);
+        for setting in &settings {
+            if position.v1_tree(setting.controller).is_none() && !is_v2(setting.controller) && !setting.optional {
+                return Err(Error::LimitUnsupported { limit: setting.limit, controller: setting.controller });
+            }
+        }
+        let mut cgroup = Self { groups: Vec::new(), guards_devices: false };
+        let made = cgroup.make(spec, &position, &settings, devices, warnings);
+        made.inspect_err(|_| {
+            // What cannot be removed now is left to `sweep`.
+            cgroup.remove().ok();
+        })?;
+        Ok(cgroup)
+    }
+
+    fn make(
+        &mut self,
+        spec: &CgroupSpec,
+        position: &Position,
+        settings: &[Setting],
+        devices: bool,
+        warnings: &mut Vec<String>,
+    ) -> Result<()> {
+        let mut v1: BTreeSet<&str> = settings.iter().map(|setting| setting.controller).collect();
+        if devices {
+            v1.insert("devices");
+        }
+        let v2: BTreeSet<&str> = v1.iter().copied().filter(|name| position.v1_tree(name).is_none()).collect();
+        for controller in v1 {
+            let Some(tree) = position.v1_tree(controller) else { continue };
+            if !self.groups.iter().any(|group| group.controllers == tree.controllers) {
+                match make_group(&tree.own, &spec.name, &tree.controllers) {
+                    Ok(group) => self.groups.push(group),
+                    Err(error) if is_only_guard(controller, settings, &error) => {}
+                    Err(error) => return Err(cannot_make(&tree.own, error)),
+                }
+            }
+        }
+        // With a tree of its own (not the bare one of a hybrid host) the group
+        // exists on v2 even without limits: it names the processes.
+        if let Some(tree) = &position.v2
+            && (!v2.is_empty() || position.v1.is_empty())
+        {
+            self.make_v2(tree, spec, &v2, settings)?;
+        }
+        for setting in settings {
+            self.set(setting, warnings)?;
+        }
+        if devices {
+            self.guard_devices()?;
+        }
+        Ok(())
+    }
+
+    /// Makes the group in the v2 tree. Where the own group has processes it
+    /// cannot hand controllers down ("no internal processes"), so then the
+    /// nearest ancestor that can is taken.
+    fn make_v2(&mut self, tree: &Tree, spec: &CgroupSpec, needed: &BTreeSet<&str>, settings: &[Setting]) -> Result<()> {
+        let mut needed: BTreeSet<&str> = needed.clone();
+        needed.remove("devices");
+        let mut last = io::Error::from(io::ErrorKind::NotFound);
+        for parent in tree.ancestors() {
+            let made = enable(&parent, &needed).and_then(|()| make_group(&parent, &spec.name, &[]));
+            match made {
+                Ok(group) => {
+                    self.groups.push(group);
+                    return Ok(());
+                }
+                Err(error) => last = error,
+            }
+        }
+        if settings.iter().all(|setting| setting.optional) {
+            // An ordinary user without delegation, who asked for nothing.
+            return Ok(());
+        }
+        Err(cannot_make(&tree.own, last))
+    }
+
+    fn set(&self, setting: &Setting, warnings: &mut Vec<String>) -> Result<()> {
+        let group = self.groups.iter().find(|group| {
+            let listed = group.controllers.iter().any(|name| name == setting.controller);
+            listed || group.controllers.is_empty() && group.path.join(setting.file).exists()
+        });
+        let path = group.map(|group| group.path.join(setting.file)).filter(|path| path.exists());
+        match path {
+            Some(path) => write(&path, &setting.value)
+                .cannot(|| format!("limit {}: write {:?} to {}", setting.limit, setting.value, path.display())),
+            None if setting.optional => {
+                if setting.limit == "swap" {
+                    warnings.push("the kernel does not account for swap: memory is limited without it".into());
+                }
+                Ok(())
+            }
+            None => Err(Error::LimitUnsupported { limit: setting.limit, controller: setting.controller }),
+        }
+    }
+
+    fn guard_devices(&mut self) -> Result<()> {
+        let v1 = self.groups.iter().find(|group| group.controllers.iter().any(|name| name == "devices"));
+        let guarded = match (v1, self.unified()) {
+            (Some(group), _) => {
+                let set = |file: &str, rule: &str| write(&group.path.join(file), rule);
+                let rules = set("devices.deny", "a")
+                    .and_then(|()| devices::v1_rules().iter().try_for_each(|rule| set("devices.allow", rule)));
+                rules.cannot(|| format!("guard devices in {}", group.path.display()))?;
+                true
+            }
+            // Without the right to load programs (a user namespace) device
+            // nodes cannot be opened either; the helper mounts with `nodev`.
+            (None, Some(directory)) => sys::load_devices(&devices::v2_program())
+                .and_then(|program| sys::attach_devices(directory, program.as_fd()))
+                .is_ok(),
+            (None, None) => false,
+        };
+        self.guards_devices = guarded;
+        Ok(())
+    }
+}
+
+/// Returns the controllers of the v2 tree as the mount's root lists them.
+fn available_v2(position: &Position) -> BTreeSet<String> {
+    let read = |tree: &Tree| fs::read_to_string(tree.mount.join("cgroup.controllers")).unwrap_or_default();
+    let text = position.v2.as_ref().map(read).unwrap_or_default();
+    text.split_ascii_whitespace().map(str::to_owned).collect()
+}
+
+/// Hands controllers down from `parent` to its children.
+fn enable(parent: &Path, needed: &BTreeSet<&str>) -> io::Result<()> {
+    let file = parent.join("cgroup.subtree_control");
+    let enabled = fs::read_to_string(&file)?;
+    let missing: Vec<String> = needed
+        .iter()
+        .filter(|name| !enabled.split_ascii_whitespace().any(|enabled| enabled == **name))
+        .map(|name| format!("+{name}"))
+        .collect();
+    if missing.is_empty() { Ok(()) } else { write(&file, &missing.join(" ")) }
+}
+
+/// Makes and locks one directory.
+fn make_group(parent: &Path, name: &str, controllers: &[String]) -> io::Result<Group> {
+    let path = parent.join(name);
+    // Between making and locking, a sweeping process may remove it: once more.
+    for _ in 0..8 {
+        match fs::create_dir(&path) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                // A container of the same name that was killed; one that is
+                // alive holds the lock.
+                if !remove::remove_if_unused(&path)? {
+                    return Err(io::ErrorKind::ResourceBusy.into());
+                }
+                continue;
+            }
+            Err(error) => return Err(error),
+        }
+        if let Some(directory) = lock(&path)? {
+            return Ok(Group { path, controllers: controllers.to_vec(), directory });
+        }
+    }
+    Err(io::ErrorKind::ResourceBusy.into())
+}
+
+/// Opens and locks a directory; none when it is gone or locked by another.
+pub(super) fn lock(path: &Path) -> io::Result<Option<OwnedFd>> {
+    let directory = match rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
+        Err(rustix::io::Errno::NOENT) => return Ok(None),
+        other => other?,
+    };
+    match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+        Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
+        other => other?,
+    }
+    Ok(path.is_dir().then_some(directory))
+}
+
+/// Whether failing to make the group of a controller only means that devices
+/// are guarded in another way.
+fn is_only_guard(controller: &str, settings: &[Setting], error: &io::Error) -> bool {
+    controller == "devices"
+        && !settings.iter().any(|setting| setting.controller == controller)
+        && matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
+}
+
+fn cannot_make(parent: &Path, source: io::Error) -> Error {
+    Error::Setup { what: format!("make a control group in {}", parent.display()), source }
+}
+
+/// Writes a control file in one piece; it must exist.
+fn write(path: &PathBuf, value: &str) -> io::Result<()> {
+    fs::OpenOptions::new().write(true).open(path)?.write_all(value.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A made-up v2 tree: enough to see which files are written.
+    #[test]
+    fn controllers_are_handed_down_only_where_they_are_missing() {
+        let tree = tempfile::tempdir().unwrap();
+        let file = tree.path().join("cgroup.subtree_control");
+        fs::write(&file, "cpu memory\n").unwrap();
+        enable(tree.path(), &BTreeSet::from(["memory"])).unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), "cpu memory\n");
+        enable(tree.path(), &BTreeSet::from(["memory", "pids"])).unwrap();
+        // A plain file keeps the rest of its old content, the kernel's does not.
+        assert!(fs::read_to_string(&file).unwrap().starts_with("+pids"));
+        assert!(enable(&tree.path().join("missing"), &BTreeSet::from(["pids"])).is_err());
+    }
+
+    #[test]
+    fn the_controllers_of_v2_are_those_of_the_mount() {
+        let tree = tempfile::tempdir().unwrap();
+        fs::write(tree.path().join("cgroup.controllers"), "cpuset cpu memory pids\n").unwrap();
+        let mounts = format!("25 22 0:22 / {} rw - cgroup2 cgroup2 rw\n", tree.path().display());
+        let position = Position::parse("0::/a/b\n", &mounts);
+        let expected = ["cpu", "cpuset", "memory", "pids"].map(str::to_owned);
+        assert_eq!(available_v2(&position), BTreeSet::from(expected));
+        assert!(available_v2(&Position::parse("", "")).is_empty());
+    }
+
+    #[test]
+    fn a_locked_directory_is_not_locked_twice() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = lock(directory.path()).unwrap();
+        assert!(first.is_some());
+        assert!(lock(directory.path()).unwrap().is_none());
+        drop(first);
+        assert!(lock(directory.path()).unwrap().is_some());
+        assert!(lock(&directory.path().join("gone")).unwrap().is_none());
+    }
+}

@@ -1,0 +1,133 @@
+//! The helper's half: what `rrun-init` does between its start and the exec of
+//! the command.
+//!
+//! ```text
+//! not dumpable → plan → cgroups → new sandbox:  root, mounts, masks, pivot_root
+//!                               → running one:  setns(pidfd)
+//!              → terminal → user → limits → capabilities → filter → execve
+//! ```
+//!
+//! It has one thread. Until `execve`, no code and no file of the image is
+//! executed or trusted: what is read from the image is parsed by us (there is
+//! no NSS), what is opened is opened beneath the root.
+
+mod credentials;
+mod dev;
+mod enter;
+mod join;
+mod masks;
+mod mount;
+mod mounts;
+mod pid1;
+mod root;
+mod run;
+mod target;
+mod terminal;
+
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::process::ExitCode;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+
+use crate::error::{Context as _, Error, Result};
+use crate::spawn::{Channel, Enter, Message, Plan};
+use crate::stubs::Stub;
+
+/// Runs the helper: the body of the program `rrun-init`.
+///
+/// It is started by [`crate::spawn`], [`crate::exec`] and
+/// [`crate::shim::start`], with instructions on descriptor 3, and is of no
+/// use otherwise.
+#[must_use]
+pub fn main() -> ExitCode {
+    let argument = std::env::args_os().nth(1);
+    match argument.as_ref().and_then(|argument| argument.to_str()) {
+        Some("enter") => enter_main(),
+        Some("shim") => crate::shim::main(),
+        _ => ExitCode::from(125),
+    }
+}
+
+fn enter_main() -> ExitCode {
+    // Before anything else: a process of the sandbox must not look into this
+    // one, or hold on to its program (CVE-2016-9962, CVE-2019-5736).
+    let hidden = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    let Some(channel) = inherited_channel() else { return ExitCode::from(125) };
+    let mut helper = Helper { channel, warnings: Vec::new(), stubs: Vec::new() };
+    let error = match hidden.cannot(|| "hide the helper from other processes") {
+        Ok(()) => match helper.enter() {
+            Ok(code) => return code,
+            Err(error) => error,
+        },
+        Err(error) => error,
+    };
+    // When even this fails, the exit status says what it can.
+    let code = error.exit_code();
+    helper.channel.send(&Message::Failed(error)).ok();
+    ExitCode::from(code)
+}
+
+/// Takes over descriptor 3.
+pub(crate) fn inherited_channel() -> Option<Channel> {
+    let socket = crate::sys::inherited(3).ok()?;
+    Some(Channel::new(socket))
+}
+
+/// The helper at work.
+struct Helper {
+    channel: Channel,
+    warnings: Vec<String>,
+    stubs: Vec<Stub>,
+}
+
+impl Helper {
+    fn enter(&mut self) -> Result<ExitCode> {
+        let (plan, target) = self.instructions()?;
+        rustix::process::umask(Mode::empty());
+        crate::sys::reset_scheduler().cannot(|| "return to the normal scheduling policy")?;
+        credentials::adjust_oom_score(plan.process.oom_score_adj)?;
+        enter::attach(&plan.attach)?;
+        let root = match &plan.enter {
+            Enter::New { .. } => self.build(&plan)?,
+            Enter::Join { pid } => {
+                let target = target.ok_or_else(|| Error::invalid("no process to join was given"))?;
+                join::join(target.as_fd(), *pid)?;
+                open_root()?
+            }
+        };
+        self.run(&plan, &root)
+    }
+
+    fn instructions(&mut self) -> Result<(Plan, Option<OwnedFd>)> {
+        let mut target = None;
+        loop {
+            match self.channel.receive().cannot(|| "read the instructions")? {
+                Some(Message::Descriptor(fd)) => target = Some(fd),
+                Some(Message::Plan(bytes)) => {
+                    let plan = crate::wire::decode(&bytes).cannot(|| "understand the instructions")?;
+                    return Ok((plan, target));
+                }
+                Some(_) | None => return Err(Error::invalid("the helper got no instructions")),
+            }
+        }
+    }
+
+    /// Says everything there is to say, and that the command comes next.
+    fn report_ready(&mut self) -> Result<()> {
+        for warning in std::mem::take(&mut self.warnings) {
+            self.channel.send(&Message::Warning(warning)).cannot(|| "report a warning")?;
+        }
+        let stubs = std::mem::take(&mut self.stubs);
+        if !stubs.is_empty() {
+            self.channel.send(&Message::Stubs(stubs)).cannot(|| "report the mount points")?;
+        }
+        self.channel.send(&Message::Ready).cannot(|| "report the start")
+    }
+}
+
+/// Opens the root directory of the calling process.
+fn open_root() -> Result<OwnedFd> {
+    rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .cannot(|| "open the root directory")
+}

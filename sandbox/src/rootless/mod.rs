@@ -1,0 +1,179 @@
+//! Running as an ordinary user: a user namespace around the whole program.
+//!
+//! ```text
+//! user 1000 ── unshare(user, mount) ──► root of a namespace in which
+//!                                         0      is 1000
+//!                                         1 …    are the ids of /etc/subuid, /etc/subgid
+//! ```
+//!
+//! The program itself enters and goes on; nothing is executed again. The
+//! namespace lives as long as a process in it: a container that was left
+//! running keeps it, and later commands of the same user join that one, since
+//! only from inside can they act on its processes. Which processes are in it
+//! is written down in the user's runtime directory.
+//!
+//! Where the user has no subordinate ids a single id is mapped. Then images
+//! whose files belong to others cannot be unpacked faithfully, and the errors
+//! say so.
+
+mod explain;
+mod holders;
+mod ids;
+
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::process::{Command, Stdio};
+
+use nix::sched::CloneFlags;
+use rustix::mount::{MountPropagationFlags, mount_change};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
+
+use crate::error::{Context as _, Error, Result};
+use crate::spawn::find_start_time_of;
+use crate::sys;
+use holders::Holders;
+use ids::Range;
+
+/// How a program has its privileges.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Privileges {
+    /// It was root when it was started: of the host or of a container.
+    Root,
+    /// It is root of a user namespace with subordinate ids.
+    Mapped,
+    /// It is root of a user namespace with its own id only, for the reason
+    /// given.
+    SingleId(String),
+}
+
+/// Makes the calling program root of a user namespace, unless it is root.
+///
+/// Call it first thing in `main`: the program must have a single thread.
+///
+/// # Errors
+///
+/// [`Error::Rootless`] with a reason and a hint where this host does not let
+/// users have namespaces.
+pub fn enter_if_needed() -> Result<Privileges> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(Privileges::Root);
+    }
+    let uid = rustix::process::geteuid().as_raw();
+    // Held until the own process is written down, so that two commands do not
+    // both make a namespace.
+    let mut holders = Holders::open(uid)?;
+    let own = std::process::id();
+    let privileges = match holders.as_mut().and_then(Holders::find) {
+        Some(pidfd) => join(&pidfd)?,
+        None => create(uid)?,
+    };
+    if let Some(holders) = &holders {
+        holders.add(own, find_start_time_of(own).unwrap_or(0));
+    }
+    Ok(privileges)
+}
+
+/// Writes down that a process which outlives the caller is in the namespace.
+pub(crate) fn register(pid: u32, start_time: u64) {
+    if let Some(uid) = ids::outer_uid()
+        && let Ok(Some(holders)) = Holders::open(uid)
+    {
+        holders.add(pid, start_time);
+    }
+}
+
+/// Joins the namespace of a process of the same user.
+fn join(pidfd: &OwnedFd) -> Result<Privileges> {
+    move_into_thread_name_spaces(pidfd.as_fd(), ThreadNameSpaceType::USER)
+        .cannot(|| "join the user namespace of a running container")?;
+    become_root()?;
+    separate_mounts()?;
+    Ok(match ids::count_mapped() {
+        0 | 1 => Privileges::SingleId("the running containers of this user have a single id".into()),
+        _ => Privileges::Mapped,
+    })
+}
+
+fn create(uid: u32) -> Result<Privileges> {
+    let gid = rustix::process::getegid().as_raw();
+    let ranges = ids::subordinate(uid);
+    // The maps are written from outside, by a child that stays there.
+    let (ready, mapper) = match &ranges {
+        Ok((uids, gids)) => {
+            let (wait, ready) = pipe_with(PipeFlags::CLOEXEC).cannot(|| "open a pipe")?;
+            let child = sys::fork().cannot(|| "start a process")?;
+            if child == 0 {
+                drop(ready);
+                map_from_outside(&wait, (uid, uids), (gid, gids));
+            }
+            (Some(ready), Some(child))
+        }
+        Err(_) => (None, None),
+    };
+    nix::sched::unshare(CloneFlags::CLONE_NEWUSER).map_err(|errno| explain::denied(&errno.into()))?;
+    drop(ready);
+    let mapped = mapper.is_some_and(succeeded);
+    let privileges = match (mapped, ranges) {
+        (true, _) => Privileges::Mapped,
+        (false, ranges) => {
+            ids::map_single(uid, gid).cannot(|| "map the own user id")?;
+            let reason = ranges.err().unwrap_or_else(|| "newuidmap or newgidmap refused".into());
+            Privileges::SingleId(reason)
+        }
+    };
+    become_root()?;
+    separate_mounts()?;
+    Ok(privileges)
+}
+
+/// The ids are mapped; taking them on keeps the capabilities of the namespace.
+fn become_root() -> Result<()> {
+    let (uid, gid) = (rustix::process::Uid::ROOT, rustix::process::Gid::ROOT);
+    rustix::thread::set_thread_res_gid(gid, gid, gid).cannot(|| "become group 0 of the user namespace")?;
+    rustix::thread::set_thread_res_uid(uid, uid, uid).cannot(|| "become user 0 of the user namespace")
+}
+
+/// Separates the mounts; the first thing that takes a capability, so here it
+/// shows whether the host gave any.
+fn separate_mounts() -> Result<()> {
+    nix::sched::unshare(CloneFlags::CLONE_NEWNS).map_err(|errno| explain::denied(&errno.into()))?;
+    mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::DOWNSTREAM)
+        .map_err(|errno| explain::denied(&errno.into()))
+}
+
+/// Runs in the child: waits until the parent is in its namespace, maps its
+/// ids, and ends.
+fn map_from_outside(wait: &OwnedFd, uids: (u32, &[Range]), gids: (u32, &[Range])) -> ! {
+    let parent = rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get());
+    // The end of the pipe is closed by the parent, or by its end.
+    let mut byte = [0];
+    rustix::io::read(wait, &mut byte).ok();
+    let map = |tool: &str, (own, ranges): (u32, &[Range])| {
+        let status = Command::new(tool)
+            .arg(parent.to_string())
+            .args(ids::arguments(own, ranges))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
+        status.is_ok_and(|status| status.success())
+    };
+    let done = map("newuidmap", uids) && map("newgidmap", gids);
+    sys::exit_now(i32::from(!done))
+}
+
+fn succeeded(child: u32) -> bool {
+    let Some(pid) = i32::try_from(child).ok().and_then(rustix::process::Pid::from_raw) else { return false };
+    loop {
+        match rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty()) {
+            Ok(Some((_, status))) => return status.exit_status() == Some(0),
+            Err(rustix::io::Errno::INTR) => {}
+            Ok(None) | Err(_) => return false,
+        }
+    }
+}
+
+/// Returns an error of this module.
+fn refused(reason: impl Into<String>, hint: impl Into<String>) -> Error {
+    Error::Rootless { reason: reason.into(), hint: hint.into() }
+}

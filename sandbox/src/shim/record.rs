@@ -1,0 +1,77 @@
+//! The records that a shim leaves for others.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::time::SystemTime;
+
+use serde_json::json;
+
+use crate::log::rfc3339_nanos;
+use crate::spawn::Exit;
+
+/// Writes the record of a running container.
+pub(super) fn write_running(
+    path: &Path,
+    (pid, start_time): (u32, u64),
+    (shim_pid, shim_start_time): (u32, u64),
+    now: SystemTime,
+) -> io::Result<()> {
+    // Process ids and start times mean nothing after the next boot.
+    let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let record = json!({
+        "pid": pid,
+        "start_time": start_time,
+        "shim_pid": shim_pid,
+        "shim_start_time": shim_start_time,
+        "boot_id": boot_id.trim(),
+        "started": rfc3339_nanos(now),
+    });
+    put(path, &record.to_string())
+}
+
+/// Writes the record of a container's end.
+pub(super) fn write_exit(path: &Path, exit: Exit, oom_killed: bool, now: SystemTime) -> io::Result<()> {
+    let signal = match exit {
+        Exit::Code(_) => None,
+        Exit::Signal(signal) => Some(signal),
+    };
+    let record = json!({
+        "code": exit.status(),
+        "signal": signal,
+        "oom_killed": oom_killed,
+        "finished": rfc3339_nanos(now),
+    });
+    put(path, &record.to_string())
+}
+
+/// Puts a file in place in one step. It is not synced: after a crash of the
+/// machine nothing runs that it could speak of.
+fn put(path: &Path, text: &str) -> io::Result<()> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".tmp");
+    fs::write(&name, text)?;
+    fs::rename(&name, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use super::*;
+
+    #[test]
+    fn records_are_json_objects() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("exit");
+        write_exit(&path, Exit::Signal(9), true, UNIX_EPOCH).unwrap();
+        insta::assert_snapshot!(
+            fs::read_to_string(&path).unwrap(),
+            @r#"{"code":137,"signal":9,"oom_killed":true,"finished":"1970-01-01T00:00:00.000000000Z"}"#
+        );
+        write_running(&path, (7, 8), (5, 6), UNIX_EPOCH).unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.starts_with(r#"{"pid":7,"start_time":8,"shim_pid":5,"shim_start_time":6,"boot_id":""#), "{text}");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+}

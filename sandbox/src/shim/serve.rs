@@ -1,0 +1,117 @@
+//! The shim at work.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt as _;
+use std::process::{Command, ExitCode, Stdio as ProcessStdio};
+use std::time::SystemTime;
+
+use rustix::pipe::{PipeFlags, pipe_with};
+
+use super::relay::{Source, relay};
+use super::{Order, ShimSpec, record};
+use crate::error::{Context as _, Error, Result};
+use crate::init::inherited_channel;
+use crate::log::{LogStream, LogWriter};
+use crate::spawn::{Channel, Message, Sandboxed, Stdio, Stream, find_start_time_of, spawn};
+use crate::sys;
+
+/// Returns the time. The shim is a program of its own and nobody above it
+/// could hand a clock down.
+#[expect(clippy::disallowed_methods, reason = "the shim is a program: it is where the clock is read")]
+pub(super) fn now() -> SystemTime {
+    SystemTime::now()
+}
+
+/// Runs the shim.
+pub(crate) fn main() -> ExitCode {
+    let Some(mut channel) = inherited_channel() else { return ExitCode::from(125) };
+    match serve(&mut channel) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let code = error.exit_code();
+            // After the start nobody listens any more.
+            channel.send(&Message::Failed(error)).ok();
+            ExitCode::from(code)
+        }
+    }
+}
+
+fn serve(channel: &mut Channel) -> Result<()> {
+    let order = match channel.receive().cannot(|| "read the instructions")? {
+        Some(Message::Plan(bytes)) => crate::wire::decode::<Order>(&bytes).cannot(|| "understand the instructions")?,
+        _ => return Err(Error::invalid("the shim got no instructions")),
+    };
+    let shim = &order.shim;
+    sys::reset_signals().cannot(|| "reset the signals")?;
+    sys::ignore_hangup().cannot(|| "ignore the end of the terminal")?;
+    rustix::process::setsid().cannot(|| "start a session")?;
+    rustix::process::chdir("/").cannot(|| "leave the directory")?;
+    let mut log =
+        LogWriter::open(&shim.log, shim.log_options).cannot(|| format!("open the log {}", shim.log.display()))?;
+    let (sandbox, mut sources, _stdin) = start(shim)?;
+    let own = std::process::id();
+    record::write_running(
+        &shim.running,
+        (sandbox.pid(), sandbox.start_time()),
+        (own, find_start_time_of(own).unwrap_or(0)),
+        now(),
+    )
+    .cannot(|| format!("write {}", shim.running.display()))?;
+    for warning in sandbox.warnings() {
+        // The caller may have gone already; the container stays.
+        channel.send(&Message::Warning(warning.clone())).ok();
+    }
+    let started = Message::Started { pid: sandbox.pid(), start_time: sandbox.start_time() };
+    channel.send(&started).ok();
+    channel.close();
+
+    let exit = relay(&sandbox, &mut sources, &mut log)?;
+    let oom_killed = sandbox.oom_killed();
+    // Removes the control group.
+    drop(sandbox);
+    record::write_exit(&shim.exit, exit, oom_killed, now()).cannot(|| format!("write {}", shim.exit.display()))?;
+    run_exit_command(order);
+    Ok(())
+}
+
+type Streams = (Sandboxed, Vec<Source>, Option<std::os::fd::OwnedFd>);
+
+fn start(shim: &ShimSpec) -> Result<Streams> {
+    let pipe = || pipe_with(PipeFlags::CLOEXEC).cannot(|| "open a pipe");
+    if shim.spec.process.terminal {
+        let sandbox = spawn(&shim.spec, Stdio::null())?;
+        let sources = vec![Source { stream: LogStream::Stdout, fd: sandbox.take_terminal() }];
+        return Ok((sandbox, sources, None));
+    }
+    let ((output, stdout), (errors, stderr)) = (pipe()?, pipe()?);
+    let (stdin, input) = if shim.open_stdin {
+        let (read, write) = pipe()?;
+        (Stream::Fd(read), Some(write))
+    } else {
+        (Stream::Null, None)
+    };
+    let sandbox = spawn(&shim.spec, Stdio { stdin, stdout: Stream::Fd(stdout), stderr: Stream::Fd(stderr) })?;
+    let sources = vec![
+        Source { stream: LogStream::Stdout, fd: Some(output) },
+        Source { stream: LogStream::Stderr, fd: Some(errors) },
+    ];
+    Ok((sandbox, sources, input))
+}
+
+fn run_exit_command(order: Order) {
+    let Some((program, arguments)) = order.shim.exit_command.split_first() else { return };
+    let text = |bytes: crate::wire::Bytes| OsString::from_vec(bytes.0);
+    let environment = order.environment.into_iter().map(|(name, value)| (text(name), text(value)));
+    let child = Command::new(program)
+        .args(arguments)
+        .env_clear()
+        .envs(environment)
+        .stdin(ProcessStdio::null())
+        .stdout(ProcessStdio::null())
+        .stderr(ProcessStdio::null())
+        .spawn();
+    // Nobody is left to tell: what it would have cleaned up, the next command does.
+    if let Ok(mut child) = child {
+        child.wait().ok();
+    }
+}

@@ -1,0 +1,76 @@
+//! What the caller has decided and the helper carries out.
+
+use std::path::PathBuf;
+
+use crate::spec::{Mount, Network, Process, Root};
+use crate::sys::SeccompInstruction;
+use crate::wire::{wire_enum, wire_struct};
+
+/// The helper's instructions.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// Which sandbox the process is in.
+    pub(crate) enter: Enter,
+    /// The process. Its `security` has been turned into the fields below.
+    pub(crate) process: Process,
+    /// Whether it is killed when the caller ends.
+    pub(crate) die_with_parent: bool,
+    /// The `cgroup.procs` files that the process is to be written to.
+    pub(crate) attach: Vec<PathBuf>,
+    /// The capabilities that remain, as a bit set.
+    pub(crate) capabilities: u64,
+    /// The system call filter; empty is none.
+    pub(crate) filter: Vec<SeccompInstruction>,
+    /// Whether the filter logs what it refuses.
+    pub(crate) filter_log: bool,
+    /// Whether the filter leaves speculation mitigations off.
+    pub(crate) filter_speculation: bool,
+}
+
+/// Which sandbox a process is in.
+#[derive(Debug)]
+pub(crate) enum Enter {
+    /// A new one, whose namespaces the helper was born in.
+    New {
+        /// The root file system.
+        root: Root,
+        /// What the user wants mounted.
+        mounts: Vec<Mount>,
+        /// The network.
+        network: Network,
+        /// The host name.
+        hostname: Option<String>,
+        /// The control group file systems to show.
+        cgroups: Vec<CgroupMount>,
+        /// Whether the devices controller guards device nodes.
+        devices_guarded: bool,
+    },
+    /// One that runs; the pidfd of its first process is sent before the plan.
+    Join {
+        /// The process id of its first process.
+        pid: u32,
+    },
+}
+
+/// One control group file system inside the sandbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct CgroupMount {
+    /// The controllers of a v1 hierarchy, as mount options; empty for v2.
+    pub(crate) controllers: Vec<String>,
+}
+
+wire_struct!(Plan {
+    enter,
+    process,
+    die_with_parent,
+    attach,
+    capabilities,
+    filter,
+    filter_log,
+    filter_speculation,
+});
+wire_enum!(Enter {
+    0 => New { root, mounts, network, hostname, cgroups, devices_guarded },
+    1 => Join { pid },
+});
+wire_struct!(CgroupMount { controllers });

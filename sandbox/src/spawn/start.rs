@@ -1,0 +1,297 @@
+//! Starting a process: clone, plan, answer.
+
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::process::{WaitId, WaitIdOptions, waitid};
+use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType};
+
+use super::{Channel, Enter, Exit, Message, Plan, Running, Sandboxed, find_start_time_of, open_helper};
+use crate::caps;
+use crate::cgroup::{self, Cgroup};
+use crate::error::{Context as _, Error, Result};
+use crate::seccomp;
+use crate::spec::{Network, Process, Spec};
+use crate::stubs::Stub;
+use crate::sys;
+
+/// One standard stream of a process.
+#[derive(Debug)]
+pub enum Stream {
+    /// `/dev/null`.
+    Null,
+    /// The caller's own stream.
+    Inherit,
+    /// A descriptor, for instance the end of a pipe.
+    Fd(OwnedFd),
+}
+
+/// The standard streams of a process. Without effect when it has a terminal.
+#[derive(Debug)]
+pub struct Stdio {
+    /// Descriptor 0.
+    pub stdin: Stream,
+    /// Descriptor 1.
+    pub stdout: Stream,
+    /// Descriptor 2.
+    pub stderr: Stream,
+}
+
+impl Stdio {
+    /// Returns the caller's own streams.
+    #[must_use]
+    pub fn inherit() -> Self {
+        Self { stdin: Stream::Inherit, stdout: Stream::Inherit, stderr: Stream::Inherit }
+    }
+
+    /// Returns nothing to read and nowhere to write.
+    #[must_use]
+    pub fn null() -> Self {
+        Self { stdin: Stream::Null, stdout: Stream::Null, stderr: Stream::Null }
+    }
+}
+
+/// Starts a sandbox, and returns when its command has been executed.
+///
+/// # Errors
+///
+/// See [`Error`]; [`Error::exit_code`] tells 125, 126 and 127 apart. Nothing
+/// is left behind.
+pub fn spawn(spec: &Spec, stdio: Stdio) -> Result<Sandboxed> {
+    let (capabilities, filter) = security(&spec.process)?;
+    let mut warnings = Vec::new();
+    let cgroup = match &spec.cgroup {
+        Some(cgroup) => Some(Cgroup::create(cgroup, caps::contains_mknod(capabilities), &mut warnings)?),
+        None => None,
+    };
+    let plan = Plan {
+        enter: Enter::New {
+            root: spec.root.clone(),
+            mounts: spec.mounts.clone(),
+            network: spec.network,
+            hostname: spec.hostname.clone(),
+            cgroups: cgroup.as_ref().map(Cgroup::mounts).unwrap_or_default(),
+            devices_guarded: cgroup.as_ref().is_some_and(Cgroup::guards_devices),
+        },
+        process: without_security(&spec.process),
+        die_with_parent: spec.die_with_parent,
+        attach: cgroup.as_ref().map(Cgroup::attach_files).unwrap_or_default(),
+        capabilities,
+        filter: filter.instructions,
+        filter_log: filter.log,
+        filter_speculation: filter.speculation,
+    };
+    let mut namespaces = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC;
+    if spec.network == Network::None {
+        namespaces |= libc::CLONE_NEWNET;
+    }
+    let started = start(&plan, namespaces, cgroup.as_ref().and_then(Cgroup::unified), None, &stdio);
+    // The cgroup is removed on failure, too; what remains is left to `sweep`.
+    let started = started.inspect_err(|_| {
+        if let Some(cgroup) = &cgroup {
+            cgroup.remove().ok();
+        }
+    })?;
+    Ok(started.into_sandboxed(cgroup, warnings))
+}
+
+/// Adds a process to a sandbox that runs: to all its namespaces and its
+/// control groups.
+///
+/// # Errors
+///
+/// [`Error::NotRunning`] when the sandbox has ended, otherwise as [`spawn`].
+pub fn exec(target: &Running, process: &Process, stdio: Stdio) -> Result<Sandboxed> {
+    let pidfd = target.open()?;
+    let (capabilities, filter) = security(process)?;
+    let plan = Plan {
+        enter: Enter::Join { pid: target.pid },
+        process: without_security(process),
+        die_with_parent: true,
+        attach: cgroup::attach_files_of(target.pid)?,
+        capabilities,
+        filter: filter.instructions,
+        filter_log: filter.log,
+        filter_speculation: filter.speculation,
+    };
+    let started = in_pid_namespace(pidfd.as_fd(), target.pid, || start(&plan, 0, None, Some(&pidfd), &stdio))?;
+    Ok(started.into_sandboxed(None, Vec::new()))
+}
+
+/// Runs `start` while children of this thread are born in another process id
+/// namespace, so that the new process is a child of the caller and in the
+/// namespace without a second fork.
+fn in_pid_namespace<T>(pidfd: BorrowedFd<'_>, pid: u32, start: impl FnOnce() -> Result<T>) -> Result<T> {
+    let own = rustix::fs::open("/proc/thread-self/ns/pid", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .cannot(|| "open the own process id namespace")?;
+    match rustix::thread::move_into_thread_name_spaces(pidfd, ThreadNameSpaceType::PROCESS_ID) {
+        Err(rustix::io::Errno::SRCH) => return Err(Error::NotRunning { pid }),
+        other => other.cannot(|| format!("join the process id namespace of process {pid}"))?,
+    }
+    let result = start();
+    rustix::thread::move_into_link_name_space(own.as_fd(), Some(LinkNameSpaceType::ProcessID))
+        .cannot(|| "return to the own process id namespace")?;
+    result
+}
+
+fn security(process: &Process) -> Result<(u64, seccomp::Filter)> {
+    if process.args.first().is_none_or(String::is_empty) {
+        return Err(Error::invalid("no command was given"));
+    }
+    let security = &process.security;
+    let capabilities = caps::resolve(&security.cap_add, &security.cap_drop)?;
+    Ok((capabilities, seccomp::filter(&security.seccomp, capabilities)?))
+}
+
+/// The profile's text need not travel: the filter does.
+fn without_security(process: &Process) -> Process {
+    let mut process = process.clone();
+    process.security.seccomp = crate::spec::Seccomp::Unconfined;
+    process
+}
+
+/// What the helper answered.
+struct Started {
+    pid: u32,
+    pidfd: OwnedFd,
+    terminal: Option<OwnedFd>,
+    warnings: Vec<String>,
+    stubs: Vec<Stub>,
+}
+
+impl Started {
+    fn into_sandboxed(self, cgroup: Option<Cgroup>, mut warnings: Vec<String>) -> Sandboxed {
+        warnings.extend(self.warnings);
+        Sandboxed {
+            pid: self.pid,
+            // Our child is not reaped yet, so it has a stat file.
+            start_time: find_start_time_of(self.pid).unwrap_or(0),
+            pidfd: Arc::new(self.pidfd),
+            cgroup,
+            terminal: Mutex::new(self.terminal),
+            exit: Mutex::new(None),
+            warnings,
+            stubs: self.stubs,
+        }
+    }
+}
+
+fn start(
+    plan: &Plan,
+    namespaces: i32,
+    cgroup: Option<BorrowedFd<'_>>,
+    target: Option<&OwnedFd>,
+    stdio: &Stdio,
+) -> Result<Started> {
+    let program = open_helper()?;
+    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+        .cannot(|| "open /dev/null")?;
+    let own = [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()];
+    let streams = [&stdio.stdin, &stdio.stdout, &stdio.stderr];
+    let descriptors = std::array::from_fn(|index| match streams[index] {
+        _ if plan.process.terminal => null.as_fd(),
+        Stream::Null => null.as_fd(),
+        Stream::Inherit => own[index],
+        Stream::Fd(fd) => fd.as_fd(),
+    });
+    let (ours, theirs) = Channel::pair().cannot(|| "open a socket to the helper")?;
+    let (pid, pidfd) = sys::clone_helper(&sys::Clone {
+        namespaces,
+        stdio: descriptors,
+        channel: theirs.as_fd(),
+        program,
+        cgroup,
+        argument: c"enter",
+    })
+    .map_err(|source| clone_failed(source, namespaces))?;
+    drop(theirs);
+    converse(ours, plan, target, pid, pidfd)
+}
+
+fn clone_failed(source: std::io::Error, namespaces: i32) -> Error {
+    let denied = source.raw_os_error() == Some(libc::EPERM);
+    let what = if denied && namespaces != 0 {
+        "create namespaces: neither root nor inside a user namespace of one's own"
+    } else {
+        "start the helper rrun-init"
+    };
+    Error::Setup { what: what.into(), source }
+}
+
+/// Sends the plan and collects the answers until the command is executed.
+fn converse(
+    mut channel: Channel,
+    plan: &Plan,
+    target: Option<&OwnedFd>,
+    pid: u32,
+    pidfd: OwnedFd,
+) -> Result<Started> {
+    let guard = Unreaped(Some(pidfd));
+    if let Some(target) = target {
+        let target = target.try_clone().cannot(|| "copy a descriptor")?;
+        channel.send(&Message::Descriptor(target)).ok();
+    }
+    // A helper that is already gone is found out by reading.
+    match channel.send(&Message::Plan(crate::wire::encode(plan))) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            return Err(error).cannot(|| "instruct the helper");
+        }
+        _ => {}
+    }
+    let (mut terminal, mut warnings, mut stubs, mut ready) = (None, Vec::new(), Vec::new(), false);
+    while let Some(message) = channel.receive().cannot(|| "hear from the helper")? {
+        match message {
+            Message::Warning(text) => warnings.push(text),
+            Message::Stubs(made) => stubs = made,
+            Message::Descriptor(fd) => terminal = Some(fd),
+            Message::Ready => ready = true,
+            Message::Failed(error) => return Err(error),
+            Message::ExecFailed(errno) => {
+                let source = std::io::Error::from_raw_os_error(errno);
+                return Err(source).cannot(|| "execute the helper rrun-init");
+            }
+            Message::Plan(_) | Message::Started { .. } => {
+                return Err(Error::invalid("the helper sent something unexpected"));
+            }
+        }
+    }
+    if !ready {
+        return Err(Error::HelperDied { exit: guard.end() });
+    }
+    Ok(Started { pid, pidfd: guard.keep(), terminal, warnings, stubs })
+}
+
+/// Kills and reaps the child unless it is kept.
+struct Unreaped(Option<OwnedFd>);
+
+impl Unreaped {
+    fn keep(mut self) -> OwnedFd {
+        self.0.take().expect("taken only here and in end")
+    }
+
+    fn end(mut self) -> Exit {
+        let pidfd = self.0.take().expect("taken only here and in keep");
+        reap(&pidfd)
+    }
+}
+
+impl Drop for Unreaped {
+    fn drop(&mut self) {
+        if let Some(pidfd) = &self.0 {
+            sys::send_signal(pidfd.as_fd(), libc::SIGKILL).ok();
+            reap(pidfd);
+        }
+    }
+}
+
+fn reap(pidfd: &OwnedFd) -> Exit {
+    loop {
+        match waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED) {
+            Ok(Some(status)) => return Exit::of(&status),
+            Err(rustix::io::Errno::INTR) => {}
+            // Not our child any more: the caller ignores SIGCHLD.
+            Ok(None) | Err(_) => return Exit::Signal(libc::SIGKILL),
+        }
+    }
+}
