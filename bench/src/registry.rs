@@ -1,9 +1,339 @@
-//! The registry against docker-registry (distribution) and nginx.
+//! The registry against docker-registry (distribution) and nginx with sendfile.
+//!
+//! Requests per second are wrk's; large blobs are sent and received by a client
+//! of our own that does nothing with them, the same for every peer.
 
-use anyhow::Result;
+use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
-use crate::report::Report;
+use anyhow::{Context as _, Result, bail, ensure};
+use tempfile::TempDir;
 
-pub(crate) fn run(_report: &mut Report) -> Result<()> {
+use crate::measure::{anonymous_kib, by_turns, median, milliseconds, time};
+use crate::report::{Report, Row, Target};
+use crate::world::{program, wait_until};
+
+/// Rounds of each pair; the median counts.
+const ROUNDS: usize = 5;
+/// The blob that is pushed and pulled: 1 GiB.
+const LARGE_BYTES: u64 = 1 << 30;
+const SMALL_BYTES: u64 = 64 << 10;
+const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
+/// One measurement of wrk, in seconds.
+const WRK_S: u32 = 3;
+
+pub(crate) fn run(report: &mut Report) -> Result<()> {
+    let dir = TempDir::with_prefix_in("registry-bench.", "/var/tmp")?;
+    let (large, small) = (dir.path().join("large"), dir.path().join("small"));
+    make_noise(&large, LARGE_BYTES)?;
+    make_noise(&small, SMALL_BYTES)?;
+    let ours = Server::rregistry(dir.path())?;
+    let theirs = Server::docker_registry(dir.path())?;
+    let (large_digest, small_digest) = (digest(&large)?, digest(&small)?);
+    let mut manifest = String::new();
+    for server in [&ours, &theirs] {
+        push(server, &small, &small_digest)?;
+        manifest = push_manifest(server, &small_digest)?;
+    }
+    let www = dir.path().join("www");
+    fs::create_dir(&www)?;
+    fs::write(www.join("manifest"), &manifest)?;
+    fs::copy(&small, www.join("small"))?;
+    let nginx = Server::nginx(dir.path(), &www)?;
+
+    let manifest_path = "/v2/bench/manifests/latest";
+    rate(report, "manifest GET", (&ours, manifest_path), (&theirs, manifest_path), 5.0)?;
+    rate(report, "manifest GET", (&ours, manifest_path), (&nginx, "/manifest"), 0.3)?;
+    let small_path = format!("/v2/bench/blobs/{small_digest}");
+    rate(report, "64 KiB blob GET", (&ours, &small_path), (&theirs, &small_path), 5.0)?;
+    rate(report, "64 KiB blob GET", (&ours, &small_path), (&nginx, "/small"), 0.3)?;
+    put(report, dir.path(), &ours, &large, &large_digest)?;
+    fs::rename(&large, www.join("large"))?;
+    get(report, (&ours, &format!("/v2/bench/blobs/{large_digest}")), (&nginx, "/large"))?;
+    let peak = memory(&ours, &www.join("large"), &large_digest)?;
+    report.add(Row {
+        what: "peak memory of rregistry, 4 pushes and 4 pulls of 1 GiB at once".into(),
+        peer: "limit".into(),
+        unit: "MiB",
+        ours: peak,
+        theirs: 100.0,
+        target: Target::AtMost(1.0),
+    });
     Ok(())
+}
+
+/// Compares requests per second.
+fn rate(report: &mut Report, what: &str, ours: (&Server, &str), theirs: (&Server, &str), target: f64) -> Result<()> {
+    let (mut a, mut b) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        a.push(wrk(ours.0, ours.1)?);
+        b.push(wrk(theirs.0, theirs.1)?);
+    }
+    report.add(Row {
+        what: what.into(),
+        peer: theirs.0.name.into(),
+        unit: "requests/s",
+        ours: median(&a),
+        theirs: median(&b),
+        target: Target::AtLeast(target),
+    });
+    Ok(())
+}
+
+/// Asks for one path with 16 connections and returns successful requests per second.
+fn wrk(server: &Server, path: &str) -> Result<f64> {
+    let output = Command::new("wrk")
+        .args(["-t2", "-c16", &format!("-d{WRK_S}s")])
+        // docker-registry hides manifests from clients that do not name their type.
+        .args(["-H", &format!("Accept: {MANIFEST_TYPE}")])
+        .arg(format!("http://127.0.0.1:{}{path}", server.port))
+        .output()
+        .context("cannot run wrk")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let number = |name: &str| {
+        let line = text.lines().find_map(|line| line.trim().strip_prefix(name))?;
+        line.trim().parse::<f64>().ok()
+    };
+    let all = number("Requests/sec:").with_context(|| format!("wrk said {text}"))?;
+    // docker-registry fails some requests under load: those do not count.
+    let failed = number("Non-2xx or 3xx responses:").unwrap_or(0.0);
+    Ok(all - failed / f64::from(WRK_S))
+}
+
+/// Pushes 1 GiB, paired with `openssl sha256` of it; `dd` to the same disk stands beside.
+fn put(report: &mut Report, dir: &Path, ours: &Server, large: &Path, digest: &str) -> Result<()> {
+    let mut disk = Vec::new();
+    let (a, b) = by_turns(
+        ROUNDS,
+        |_| {
+            let started = Instant::now();
+            push(ours, large, digest)?;
+            let elapsed = started.elapsed();
+            // The next round is to be stored again, not recognised.
+            ours.forget(digest)?;
+            Ok(elapsed)
+        },
+        |_| {
+            let output = dir.join("dd");
+            let written = time(Command::new("dd").args(["if=/dev/zero", "bs=1M", "count=1024", "conv=fdatasync"]).arg(format!("of={}", output.display())))?;
+            fs::remove_file(output)?;
+            disk.push(milliseconds(written));
+            time(Command::new("openssl").arg("sha256").arg(large))
+        },
+    )?;
+    report.add(Row {
+        what: "1 GiB blob PUT, durable".into(),
+        peer: "openssl sha256".into(),
+        unit: "ms",
+        ours: median(&a),
+        theirs: median(&b),
+        target: Target::AtMost(2.5),
+    });
+    report.note(format!("1 GiB by dd conv=fdatasync to the same disk: {:.0} ms", median(&disk)));
+    push(ours, large, digest)
+}
+
+/// Pulls 1 GiB, and throws it away.
+fn get(report: &mut Report, ours: (&Server, &str), theirs: (&Server, &str)) -> Result<()> {
+    let (a, b) = by_turns(ROUNDS, |_| pull(ours.0, ours.1), |_| pull(theirs.0, theirs.1))?;
+    let speed = |times: &[f64]| 1024.0 * 1000.0 / median(times);
+    report.add(Row {
+        what: "1 GiB blob GET".into(),
+        peer: theirs.0.name.into(),
+        unit: "MiB/s",
+        ours: speed(&a),
+        theirs: speed(&b),
+        target: Target::AtLeast(0.7),
+    });
+    Ok(())
+}
+
+fn pull(server: &Server, path: &str) -> Result<Duration> {
+    let started = Instant::now();
+    let mut answer = server.send(&format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"))?;
+    let mut buffer = vec![0; 256 << 10];
+    let mut bytes = 0;
+    loop {
+        match answer.read(&mut buffer)? {
+            0 => break,
+            read => bytes += u64::try_from(read)?,
+        }
+    }
+    ensure!(bytes >= LARGE_BYTES, "{} ended after {bytes} bytes", server.name);
+    Ok(started.elapsed())
+}
+
+/// Pushes and pulls with four clients each, and returns the peak of the server's memory in MiB.
+fn memory(server: &Server, large: &Path, digest: &str) -> Result<f64> {
+    const CLIENTS: usize = 4;
+    let path = format!("/v2/bench/blobs/{digest}");
+    let status = format!("/proc/{}/status", server.child.id());
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..CLIENTS)
+            .flat_map(|_| {
+                let pushing = scope.spawn(|| push(server, large, digest));
+                let pulling = scope.spawn(|| pull(server, &path).map(drop));
+                [pushing, pulling]
+            })
+            .collect();
+        let mut peak_kib = 0;
+        while clients.iter().any(|client| !client.is_finished()) {
+            peak_kib = peak_kib.max(anonymous_kib(&status).unwrap_or(0));
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        for client in clients {
+            match client.join() {
+                Ok(result) => result?,
+                Err(_) => bail!("a client panicked"),
+            }
+        }
+        Ok(f64::from(peak_kib) / 1024.0)
+    })
+}
+
+/// Pushes a file as clients do: POST, then PUT.
+fn push(server: &Server, file: &Path, digest: &str) -> Result<()> {
+    let begun = server.ask("POST /v2/bench/blobs/uploads/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")?;
+    let location = begun
+        .lines()
+        .find_map(|line| line.to_ascii_lowercase().starts_with("location:").then(|| line[9..].trim().to_owned()))
+        .with_context(|| format!("{} said {begun}", server.name))?;
+    let location = location.split_once("://").map_or(location.as_str(), |(_, rest)| &rest[rest.find('/').unwrap_or(0)..]);
+    let separator = if location.contains('?') { '&' } else { '?' };
+    let mut file = File::open(file)?;
+    let size = file.metadata()?.len();
+    let mut connection = server.send(&format!(
+        "PUT {location}{separator}digest={digest} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/octet-stream\r\nContent-Length: {size}\r\nConnection: close\r\n\r\n"
+    ))?;
+    std::io::copy(&mut file, &mut connection)?;
+    expect(server, connection, " 201 ")
+}
+
+/// Pushes a manifest of eight layers and returns it.
+fn push_manifest(server: &Server, blob: &str) -> Result<String> {
+    let config = serde_json::json!({"mediaType": "application/vnd.oci.image.config.v1+json", "digest": blob, "size": SMALL_BYTES});
+    let layer = serde_json::json!({"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": blob, "size": SMALL_BYTES});
+    let manifest = serde_json::json!({"schemaVersion": 2, "mediaType": MANIFEST_TYPE, "config": config, "layers": vec![layer; 8]}).to_string();
+    let connection = server.send(&format!(
+        "PUT /v2/bench/manifests/latest HTTP/1.1\r\nHost: localhost\r\nContent-Type: {MANIFEST_TYPE}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{manifest}",
+        manifest.len()
+    ))?;
+    expect(server, connection, " 201 ")?;
+    Ok(manifest)
+}
+
+/// Reads an answer to its end and checks its status.
+fn expect(server: &Server, mut connection: TcpStream, status: &str) -> Result<()> {
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer)?;
+    ensure!(answer.lines().next().is_some_and(|line| format!("{line} ").contains(status)), "{} said {answer}", server.name);
+    Ok(())
+}
+
+fn make_noise(path: &Path, bytes: u64) -> Result<()> {
+    let mut random = File::open("/dev/urandom")?.take(bytes);
+    std::io::copy(&mut random, &mut File::create(path)?)?;
+    Ok(())
+}
+
+fn digest(path: &Path) -> Result<String> {
+    let output = Command::new("openssl").args(["sha256", "-r"]).arg(path).output()?;
+    let text = String::from_utf8(output.stdout)?;
+    Ok(format!("sha256:{}", text.split(' ').next().context("openssl printed nothing")?))
+}
+
+/// One of the three servers; it ends with the value.
+struct Server {
+    name: &'static str,
+    child: Child,
+    port: u16,
+    root: std::path::PathBuf,
+}
+
+impl Server {
+    fn rregistry(dir: &Path) -> Result<Self> {
+        let root = dir.join("ours");
+        let mut child = Command::new(program("rregistry")?)
+            .args(["serve", "--listen", "127.0.0.1:0", "--no-access-log", "--log", "error", "--root"])
+            .arg(&root)
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().context("its output is piped")?).read_line(&mut line)?;
+        let port = line.split([':', ',']).nth(1).and_then(|port| port.parse().ok()).with_context(|| format!("rregistry said {line}"))?;
+        Ok(Self { name: "rregistry", child, port, root })
+    }
+
+    fn docker_registry(dir: &Path) -> Result<Self> {
+        let (port, root, config) = (free_port()?, dir.join("theirs"), dir.join("docker-registry.yml"));
+        fs::write(
+            &config,
+            format!("version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: '127.0.0.1:{port}'}}\n", root.display()),
+        )?;
+        let child = Command::new("docker-registry")
+            .arg("serve")
+            .arg(config)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .context("cannot start docker-registry")?;
+        Self { name: "docker-registry", child, port, root }.ready()
+    }
+
+    fn nginx(dir: &Path, www: &Path) -> Result<Self> {
+        let (port, config) = (free_port()?, dir.join("nginx.conf"));
+        let dir = dir.display();
+        fs::write(
+            &config,
+            format!(
+                "user root; worker_processes 2; daemon off; pid {dir}/nginx.pid; error_log {dir}/nginx.log;\nevents {{ worker_connections 1024; }}\n\
+                 http {{ access_log off; sendfile on; tcp_nopush on; keepalive_requests 1000000000; server {{ listen 127.0.0.1:{port}; root {}; }} }}\n",
+                www.display()
+            ),
+        )?;
+        let child = Command::new("nginx").arg("-c").arg(config).stderr(Stdio::null()).spawn().context("cannot start nginx")?;
+        Self { name: "nginx", child, port, root: www.to_owned() }.ready()
+    }
+
+    fn ready(self) -> Result<Self> {
+        wait_until(self.name, || TcpStream::connect(("127.0.0.1", self.port)).is_ok())?;
+        Ok(self)
+    }
+
+    /// Sends the head of a request on a new connection.
+    fn send(&self, head: &str) -> Result<TcpStream> {
+        let mut connection = TcpStream::connect(("127.0.0.1", self.port))?;
+        connection.write_all(head.as_bytes())?;
+        Ok(connection)
+    }
+
+    /// Sends a request and returns the whole answer.
+    fn ask(&self, request: &str) -> Result<String> {
+        let mut answer = String::new();
+        self.send(request)?.read_to_string(&mut answer)?;
+        Ok(answer)
+    }
+
+    /// Removes a blob's bytes.
+    fn forget(&self, digest: &str) -> Result<()> {
+        let hex = digest.split_once(':').context("a digest has a colon")?.1;
+        fs::remove_dir_all(self.root.join("blob/sha256").join(&hex[..2]).join(hex))?;
+        Ok(())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // SIGTERM lets nginx end its workers; nothing can be done where that fails.
+        let _asked = Command::new("kill").arg(self.child.id().to_string()).status();
+        let _ended = self.child.wait();
+    }
+}
+
+fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }

@@ -40,6 +40,9 @@ const MAX_BATCH_BYTES: usize = 512 << 10;
 /// The smallest batch, however many uploads there are.
 const MIN_BATCH_BYTES: usize = 64 << 10;
 
+/// Batches end at multiples of this, so that a storage can write whole blocks.
+const BLOCK_BYTES: usize = 4096;
+
 /// Batches up to this size are hashed where they are: cheaper than a thread.
 const INLINE_HASH_BYTES: usize = 32 << 10;
 
@@ -79,7 +82,8 @@ impl Share<'_> {
     /// Returns how large the next batch may be: two of them per upload.
     fn batch_bytes(&self) -> usize {
         let uploads = self.0.uploads.load(Ordering::Relaxed).max(1);
-        (BUDGET_BYTES / (2 * uploads)).clamp(MIN_BATCH_BYTES, MAX_BATCH_BYTES)
+        let share = (BUDGET_BYTES / (2 * uploads)).clamp(MIN_BATCH_BYTES, MAX_BATCH_BYTES);
+        share / BLOCK_BYTES * BLOCK_BYTES
     }
 }
 
@@ -184,19 +188,25 @@ enum End {
     Broken(Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// Receives until `limit` bytes are there or the body ends.
-async fn gather(body: &mut impl Chunks, limit: usize) -> (Vec<Bytes>, End) {
+/// Receives until exactly `limit` bytes are there or the body ends; what came
+/// beyond waits in `rest` for the next batch.
+async fn gather(body: &mut impl Chunks, rest: &mut Bytes, limit: usize) -> (Vec<Bytes>, End) {
     let mut batch = Vec::new();
     let mut size = 0;
     while size < limit {
-        match body.next().await {
-            Some(Ok(chunk)) => {
-                size += chunk.len();
-                batch.push(chunk);
-            }
-            Some(Err(broken)) => return (batch, End::Broken(broken)),
-            None => return (batch, End::Complete),
+        let mut chunk = match std::mem::take(rest) {
+            waiting if !waiting.is_empty() => waiting,
+            _ => match body.next().await {
+                Some(Ok(chunk)) => chunk,
+                Some(Err(broken)) => return (batch, End::Broken(broken)),
+                None => return (batch, End::Complete),
+            },
+        };
+        if chunk.len() > limit - size {
+            *rest = chunk.split_off(limit - size);
         }
+        size += chunk.len();
+        batch.push(chunk);
     }
     (batch, End::Full)
 }
@@ -357,10 +367,15 @@ impl<S: Storage> Registry<S> {
         }
         let share = self.budget.join();
         let mut batch = Vec::new();
+        let mut rest = Bytes::new();
+        // After the first, all batches are whole blocks.
+        let past_block = usize::try_from(upload.offset % BLOCK_BYTES as u64).unwrap_or(0);
+        let mut limit = share.batch_bytes() - past_block;
         loop {
             let ((next, end), processed) =
-                tokio::join!(gather(body, share.batch_bytes()), upload.process(batch));
+                tokio::join!(gather(body, &mut rest, limit), upload.process(batch));
             processed?;
+            limit = share.batch_bytes();
             if upload.offset - upload.checkpoint >= CHECKPOINT_BYTES {
                 upload.save(self.now_s()).await?;
             }

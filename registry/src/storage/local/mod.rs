@@ -20,6 +20,7 @@
 //! system calls on names the kernel has cached, cheaper than changing threads.
 //! Everything that syncs, lists or moves data runs on blocking threads.
 
+mod direct;
 mod files;
 mod list;
 mod upload;

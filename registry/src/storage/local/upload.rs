@@ -13,6 +13,7 @@ use rustix::fs::{Advice, AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::super::{Blob, Error, Key, Opened, Result, UploadId, Writer};
+use super::direct::{BLOCK, DirectFile};
 use super::files::{Root, read_all, write_all, write_all_at};
 use super::on_blocking_thread;
 
@@ -24,6 +25,10 @@ const LOCK_POLL: Duration = Duration::from_millis(25);
 /// How many bytes are handed to the disk at a time while more arrive, so that
 /// the sync at the end finds little left to do.
 const WRITEBACK_BYTES: u64 = 8 << 20;
+
+/// From here on the bytes of a blob are written past the page cache. Smaller blobs
+/// stay in memory for those who pull them next.
+const CACHED_BYTES: u64 = 8 << 20;
 
 /// How long a directory without a record may be one that is being made, in
 /// seconds.
@@ -128,6 +133,7 @@ pub(super) async fn open(root: &Arc<Root>, id: UploadId) -> Result<Option<Opened
         data: None,
         size,
         handed_over: size,
+        direct: None,
     };
     Ok(Some(Opened { record, size, writer }))
 }
@@ -174,11 +180,57 @@ pub struct LocalWriter {
     size: u64,
     /// Up to where the disk has been asked to write.
     handed_over: u64,
+    /// `data` once more, for writing past the page cache.
+    direct: Option<DirectFile>,
+}
+
+/// What is written at a time, and where.
+struct Batch {
+    chunks: Vec<Bytes>,
+    offset: u64,
+}
+
+impl Batch {
+    fn size(&self) -> usize {
+        self.chunks.iter().map(Bytes::len).sum()
+    }
+
+    fn end(&self) -> u64 {
+        self.offset + self.size() as u64
+    }
+
+    /// Whether this is part of a large blob, and whole blocks.
+    fn is_for_the_disk(&self) -> bool {
+        self.offset >= CACHED_BYTES
+            && self.offset.is_multiple_of(BLOCK as u64)
+            && self.size() >= BLOCK
+    }
+
+    fn write(&self, data: &File, direct: Option<&mut DirectFile>) -> rustix::io::Result<()> {
+        let written = match direct {
+            Some(direct) => direct.write(&self.chunks, self.offset)?,
+            None => 0,
+        };
+        let mut slices: Vec<IoSlice<'_>> =
+            self.chunks.iter().map(|chunk| IoSlice::new(chunk)).collect();
+        let mut rest = &mut slices[..];
+        IoSlice::advance_slices(&mut rest, written);
+        write_all_at(data, rest, self.offset + written as u64)
+    }
 }
 
 impl LocalWriter {
     fn fail(&self, action: &'static str, errno: Errno) -> Error {
         self.root.fail(action, &dir_of(self.id), errno)
+    }
+
+    /// Takes the file for writing a batch past the page cache, if that is right
+    /// for it.
+    fn direct(&mut self, batch: &Batch) -> Option<DirectFile> {
+        match batch.is_for_the_disk() {
+            true => self.direct.take().or_else(|| DirectFile::open(&self.dir)),
+            false => None,
+        }
     }
 
     /// Returns `data`, opened or created.
@@ -198,29 +250,31 @@ impl LocalWriter {
 impl Writer for LocalWriter {
     async fn write(&mut self, offset: u64, chunks: &[Bytes]) -> Result<()> {
         let data = self.data()?;
-        let chunks = chunks.to_vec();
-        let end = offset + chunks.iter().map(|chunk| chunk.len() as u64).sum::<u64>();
+        let batch = Batch { chunks: chunks.to_vec(), offset };
         let cut = (self.size > offset).then_some(offset);
+        let mut direct = self.direct(&batch);
+        let end = batch.end();
         let hand_over = end >= self.handed_over.saturating_add(WRITEBACK_BYTES);
         let from = self.handed_over.min(offset);
         let (root, place) = (Arc::clone(&self.root), dir_of(self.id));
-        on_blocking_thread(move || {
+        let direct = on_blocking_thread(move || {
             let fail = |errno| root.fail("write", &place, errno);
             if let Some(size) = cut {
                 rustix::fs::ftruncate(&data, size).map_err(fail)?;
             }
-            let mut slices: Vec<IoSlice<'_>> =
-                chunks.iter().map(|chunk| IoSlice::new(chunk)).collect();
-            write_all_at(&data, &mut slices, offset).map_err(fail)?;
-            if hand_over {
+            batch.write(&data, direct.as_mut()).map_err(fail)?;
+            if hand_over && direct.is_none() {
                 // On dirty pages this advice starts writing and drops nothing. It
                 // is only advice: a file system that ignores it loses no bytes.
                 let length = std::num::NonZeroU64::new(end - from);
                 rustix::fs::fadvise(&data, from, length, Advice::DontNeed).unwrap_or_default();
             }
-            Ok(())
+            Ok(direct)
         })
         .await?;
+        if direct.is_some() {
+            self.direct = direct;
+        }
         self.size = end;
         if hand_over {
             self.handed_over = end;
