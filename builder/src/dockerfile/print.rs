@@ -46,7 +46,7 @@ fn print_node(out: &mut String, node: &Node, escape: char) {
         out.push(' ');
         push_flag(out, flag, escape);
     }
-    let args = print_args(node);
+    let args = print_args(node, escape);
     if args.starts_with("--") {
         out.push_str(" --");
     }
@@ -71,12 +71,16 @@ fn print_heredoc(out: &mut String, heredoc: &Heredoc) {
     out.push('\n');
 }
 
-fn print_args(node: &Node) -> String {
+fn print_args(node: &Node, escape: char) -> String {
     match node.form {
         Form::Line | Form::Instruction => node.args.concat(),
         Form::Words => print_words(&node.args),
         Form::Json => print_json(&node.args),
-        Form::LegacyPair => node.args.join(" "),
+        // An escape character at the end of the key takes one blank to itself.
+        Form::LegacyPair => {
+            let is_escape = node.args.first().is_some_and(|key| key.ends_with(escape));
+            node.args.join(if is_escape { "  " } else { " " })
+        }
         Form::Pairs => {
             let pairs: Vec<String> = node.args.chunks(2).map(|pair| pair.join("=")).collect();
             pairs.join(" ")

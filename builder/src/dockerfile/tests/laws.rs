@@ -187,6 +187,7 @@ fn printing_survives_edges() {
         "FROM a\nONBUILD RUN <<E\na\nE",
         "FROM a\nRUN <<E\n\nE\nRUN <<-'A B' cat\n\tx\n\tA B",
         "FROM a\nENV a b\\\u{c}",
+        "FROM a\nENV \\  b\" c=\"",
         "FROM a\nHEALTHCHECK CMD [\"a\"]",
         "FROM a\nHEALTHCHECK NONE",
         "FROM a\nLABEL \"a b\"='c d' e=\"f",
