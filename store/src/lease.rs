@@ -125,7 +125,8 @@ impl Lease {
         }
         let _shared = self.store().root().lock_shared()?;
         fault::point()
-            .and_then(|()| pins.file.write_all(lines(&new).as_bytes()))
+            // The line feed in front ends what a failed pin may have left.
+            .and_then(|()| pins.file.write_all(format!("\n{}", lines(&new)).as_bytes()))
             .doing("write", self.inner.directory.join(PINS))?;
         pins.known.extend(new);
         Ok(())
@@ -190,7 +191,7 @@ pub(crate) fn survey(root: &Root, _locked: &StoreLock) -> Result<Survey> {
         let directory = entry.doing("list", &leases)?.path();
         if is_alive(&directory)? {
             survey.live.insert(file_name(&directory));
-            survey.pins.extend(read_pins(&directory.join(PINS))?.digests);
+            survey.pins.extend(read_pins(&directory.join(PINS))?);
         } else {
             survey.dead.push(directory);
         }
@@ -232,30 +233,16 @@ fn locked_file(path: &Path) -> Result<File> {
     Ok(file)
 }
 
-/// What a pins file says.
-#[derive(Debug, Default)]
-pub(crate) struct PinsFile {
-    /// The digests, as far as the file can be read.
-    pub(crate) digests: Vec<Digest>,
-    /// Whether every line was a digest.
-    pub(crate) is_whole: bool,
-}
-
-/// Reads a list of digests, one per line; a missing file is an empty list.
-pub(crate) fn read_pins(path: &Path) -> Result<PinsFile> {
+/// Reads the digests of a pins file, one per line; a missing file has none.
+///
+/// What is no digest is the beginning of a pin that failed on a full disk, and whose caller was told.
+fn read_pins(path: &Path) -> Result<Vec<Digest>> {
     let bytes = if_present(fs::read(path)).doing("read", path)?;
-    let text = String::from_utf8_lossy(bytes.as_deref().unwrap_or_default()).into_owned();
-    let mut file = PinsFile { digests: Vec::new(), is_whole: true };
-    for line in text.lines() {
-        match line.parse() {
-            Ok(digest) => file.digests.push(digest),
-            Err(_) => file.is_whole = false,
-        }
-    }
-    Ok(file)
+    let text = String::from_utf8_lossy(bytes.as_deref().unwrap_or_default());
+    Ok(text.lines().filter_map(|line| line.parse().ok()).collect())
 }
 
-/// Writes digests one per line, as [`read_pins`] reads them.
+/// Writes digests one per line.
 pub(crate) fn lines<'a>(digests: impl IntoIterator<Item = &'a Digest>) -> String {
     digests.into_iter().map(|digest| format!("{digest}\n")).collect()
 }
@@ -290,6 +277,21 @@ mod tests {
         drop(lease);
         assert_eq!(fs::read_dir(store.root().leases()).unwrap().count(), 0);
         assert_eq!(fs::read_dir(store.root().trash()).unwrap().count(), 0);
+    }
+
+    /// A disk that is full takes the beginning of a line, and the next pin must not be lost by it.
+    #[test]
+    fn pin_after_a_failed_one_counts() {
+        let (_dir, store) = store();
+        let lease = store.lease().unwrap();
+        let (one, two) = (Digest::sha256(b"1"), Digest::sha256(b"2"));
+        lease.pin(&one).unwrap();
+        let file = lease.inner.directory.join("pins");
+        let torn = [&fs::read(&file).unwrap()[..], b"sha256:0123"].concat();
+        fs::write(&file, torn).unwrap();
+        lease.pin(&two).unwrap();
+        let seen = survey(store.root(), &store.root().lock_exclusive().unwrap()).unwrap();
+        assert_eq!(seen.pins, [one, two].into());
     }
 
     #[test]
