@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::auth::Scope;
-use super::error::{Error, Result, innermost};
+use super::error::{Error, Result};
 use super::event::{Event, Sink, Task};
 use super::hosts::Host;
 use super::retry::{Failure, Patience};
@@ -123,10 +123,7 @@ impl Download<'_> {
         self.position(&response, writer).await?;
         let mut told = self.received;
         loop {
-            let piece = response.chunk().await.map_err(|error| {
-                let (host, what) = (self.call.host.name.clone(), self.call.what.to_owned());
-                Failure::passing(Error::Interrupted { host, what, reason: innermost(&error) })
-            })?;
+            let piece = self.journey.transport.piece(&mut response, &self.call).await?;
             let Some(piece) = piece else { break };
             self.received += piece.len() as u64;
             if self.received > self.blob.size {

@@ -192,7 +192,16 @@ pub enum Error {
     Store(#[from] crate::Error),
 }
 
+/// The reason where nothing happened for too long.
+pub(super) const TIMED_OUT: &str = "timed out";
+
 impl Error {
+    /// Returns what it means that nothing happened for too long.
+    pub(super) fn timed_out(host: &str, what: &str) -> Self {
+        let (host, what) = (host.to_owned(), what.to_owned());
+        Self::Interrupted { host, what, reason: TIMED_OUT.to_owned() }
+    }
+
     /// Returns what one failed request means: whether anything was reached at all.
     pub(super) fn from_request(error: &reqwest::Error, host: &str, what: &str) -> Self {
         let (host, reason) = (host.to_owned(), innermost(error));
@@ -216,12 +225,12 @@ pub(super) fn innermost(error: &reqwest::Error) -> String {
         match error.kind() {
             io::ErrorKind::ConnectionRefused => return "connection refused".to_owned(),
             io::ErrorKind::ConnectionReset => return "connection reset".to_owned(),
-            io::ErrorKind::TimedOut => return "timed out".to_owned(),
+            io::ErrorKind::TimedOut => return TIMED_OUT.to_owned(),
             _ => {}
         }
     }
     if error.is_timeout() {
-        return "timed out".to_owned();
+        return TIMED_OUT.to_owned();
     }
     if error.source().is_none() {
         // Without a cause, its own text would repeat the address.

@@ -10,17 +10,21 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use oci::{Reference, Repository};
 use reqwest::header::HeaderMap;
 use reqwest::{Certificate, Client, ClientBuilder, Identity, NoProxy, Proxy, StatusCode, Url};
 
 use super::auth::{Credential, HostAuth, Scope};
-use super::error::{Error, Result, innermost};
+use super::error::{Error, Result, TIMED_OUT, innermost};
 use super::options::ClientOptions;
 
 /// How much of an HTTP/2 answer may be on its way: a gigabit over 100 ms needs 12 MiB.
 const HTTP2_WINDOW_BYTES: u32 = 16 << 20;
+
+/// A host that takes longer to accept a connection is as good as down.
+const MAX_CONNECT_TIME: Duration = Duration::from_secs(20);
 
 /// What never goes through a proxy.
 const OWN_ADDRESSES: &str = "localhost,127.0.0.0/8,::1";
@@ -219,7 +223,12 @@ impl Hosts {
     async fn probe(&self, url: Url) -> Result<Option<Base>> {
         let mut root = url.clone();
         root.set_path("/v2/");
-        match self.plain_client()?.get(root).send().await {
+        let request = self.plain_client()?.get(root).send();
+        let Ok(answer) = tokio::time::timeout(self.options.timeout, request).await else {
+            let (host, reason) = (host_and_port(&url), TIMED_OUT.to_owned());
+            return Err(Error::Unreachable { host, reason });
+        };
+        match answer {
             // What servers say to plain HTTP on a TLS port.
             Ok(answer) if answer.status() == StatusCode::BAD_REQUEST => Ok(None),
             Ok(answer) => {
@@ -287,8 +296,7 @@ impl Hosts {
             .user_agent(&options.user_agent)
             .redirect(reqwest::redirect::Policy::none())
             .referer(false)
-            .connect_timeout(options.timeout)
-            .read_timeout(options.timeout)
+            .connect_timeout(options.timeout.min(MAX_CONNECT_TIME))
             .http2_initial_stream_window_size(HTTP2_WINDOW_BYTES / 4)
             .http2_initial_connection_window_size(HTTP2_WINDOW_BYTES)
             .no_proxy();

@@ -28,7 +28,7 @@ pub struct ClientOptions {
     pub retry: Retry,
     /// How many blobs travel at once.
     pub parallel: usize,
-    /// How long a connection may take, and how long it may be silent.
+    /// How long nothing may happen while something is read; writes get more.
     pub timeout: Duration,
     /// What to call itself: `rbuild/1.2.3`.
     pub user_agent: String,

@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 
 use super::auth::Scope;
 use super::download::Journey;
-use super::error::{Error, Result, innermost};
+use super::error::{Error, Result};
 use super::event::{Event, Sink, Task};
 use super::retry::Failure;
 use super::transport::{Call, Transport, protocol};
@@ -205,10 +205,7 @@ impl Journey<'_> {
         let media_type = content_type(&response);
         let mut bytes = Vec::new();
         loop {
-            let piece = response.chunk().await.map_err(|error| {
-                let (host, what) = (self.host.name.clone(), call.what.to_owned());
-                Failure::passing(Error::Interrupted { host, what, reason: innermost(&error) })
-            })?;
+            let piece = self.transport.piece(&mut response, call).await?;
             let Some(piece) = piece else { break };
             bytes.extend_from_slice(&piece);
             if bytes.len() > MAX_MANIFEST_BYTES {

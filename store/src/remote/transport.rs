@@ -1,13 +1,15 @@
 //! One request: redirects, tokens and retries.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderMap, LOCATION};
 use reqwest::{Body, Method, Response, StatusCode, Url};
 
 use super::auth::{Credential, Scope, TokenClient};
-use super::error::{Error, Result};
+use super::error::{Error, Result, innermost};
 use super::event::{Event, Sink};
 use super::hosts::{Host, Hosts};
 use super::options::ClientOptions;
@@ -18,6 +20,13 @@ const MAX_REDIRECTS: usize = 5;
 
 /// How often one request may be refused for its credentials: without a token, and with an old one.
 const MAX_REFUSALS: usize = 2;
+
+/// How many times longer than with reads nothing may happen with writes: a registry that stores
+/// large blobs elsewhere takes its time to close an upload.
+const PATIENCE_WITH_WRITES: u32 = 5;
+
+/// How long the text of an error may take; it is a few hundred bytes.
+const MAX_ERROR_TIME: Duration = Duration::from_secs(10);
 
 /// How much of an error's text is read.
 const MAX_ERROR_BYTES: usize = 64 << 10;
@@ -47,8 +56,18 @@ pub(super) struct Call<'a> {
 pub(super) enum Payload {
     /// Bytes that can be sent again.
     Bytes(Bytes),
-    /// A stream of so many bytes, which cannot.
-    Stream(Body, u64),
+    /// A stream, which cannot.
+    Stream(Stream),
+}
+
+/// The body of a request that is read from a file while it is sent.
+#[derive(Debug)]
+pub(super) struct Stream {
+    pub(super) body: Body,
+    /// How many bytes it has.
+    pub(super) length: u64,
+    /// How many were taken so far: as long as this grows, the connection is alive.
+    pub(super) sent: Arc<AtomicU64>,
 }
 
 impl Transport {
@@ -110,13 +129,18 @@ impl Transport {
             if let Some(header) = &sent {
                 request = request.header(AUTHORIZATION, header);
             }
-            let (can_repeat, body) = take(&mut payload);
-            if let Some((body, length)) = body {
+            let (can_repeat, stream) = take(&mut payload);
+            let mut sent_bytes = None;
+            if let Some(Stream { body, length, sent }) = stream {
                 request = request.header(CONTENT_LENGTH, length).body(body);
+                sent_bytes = Some(sent);
             }
-            let response = request.send().await.map_err(|error| {
+            let response = self.answer(request, call, sent_bytes).await.map_err(|error| {
                 let name = url.host_str().filter(|_| !is_home).unwrap_or(&host.name);
-                Failure::passing(Error::from_request(&error, name, call.what))
+                Failure::passing(match error {
+                    Some(error) => Error::from_request(&error, name, call.what),
+                    None => Error::timed_out(name, call.what),
+                })
             })?;
             host.answered();
             let status = response.status();
@@ -146,6 +170,46 @@ impl Transport {
         }
     }
 
+    /// Sends a request and waits for the answer, as long as anything happens.
+    ///
+    /// A client's own limit would count from the beginning of the request, and end long uploads.
+    async fn answer(
+        &self,
+        request: reqwest::RequestBuilder,
+        call: &Call<'_>,
+        sent: Option<Arc<AtomicU64>>,
+    ) -> Result<Response, Option<reqwest::Error>> {
+        let is_read = [Method::GET, Method::HEAD].contains(&call.method);
+        let limit = self.hosts.options().timeout * if is_read { 1 } else { PATIENCE_WITH_WRITES };
+        let count = || sent.as_ref().map_or(0, |sent| sent.load(Ordering::Relaxed));
+        let mut answer = std::pin::pin!(request.send());
+        loop {
+            let before = count();
+            match tokio::time::timeout(limit, &mut answer).await {
+                Ok(result) => return result.map_err(Some),
+                Err(_) if count() > before => {}
+                Err(_) => return Err(None),
+            }
+        }
+    }
+
+    /// Returns the next piece of an answer, or `None` at its end.
+    pub(super) async fn piece(
+        &self,
+        response: &mut Response,
+        call: &Call<'_>,
+    ) -> Result<Option<Bytes>, Failure> {
+        match tokio::time::timeout(self.hosts.options().timeout, response.chunk()).await {
+            Ok(Ok(piece)) => Ok(piece),
+            Ok(Err(error)) => {
+                let (host, what) = (call.host.name.clone(), call.what.to_owned());
+                let reason = innermost(&error);
+                Err(Failure::passing(Error::Interrupted { host, what, reason }))
+            }
+            Err(_) => Err(Failure::passing(Error::timed_out(&call.host.name, call.what))),
+        }
+    }
+
     async fn authorization(
         &self,
         call: &Call<'_>,
@@ -153,6 +217,7 @@ impl Transport {
         let tokens = TokenClient {
             client: &|url| self.hosts.client(url),
             is_plain_allowed: &|url| self.hosts.is_plain_allowed(url),
+            timeout: self.hosts.options().timeout,
         };
         call.host.auth.header(call.scope, &tokens).await
     }
@@ -168,15 +233,15 @@ impl Transport {
 }
 
 /// Takes out what is to be sent now, and says whether it could be sent again.
-fn take(payload: &mut Option<Payload>) -> (bool, Option<(Body, u64)>) {
+fn take(payload: &mut Option<Payload>) -> (bool, Option<Stream>) {
     match payload.take() {
         None => (true, None),
         Some(Payload::Bytes(bytes)) => {
             *payload = Some(Payload::Bytes(bytes.clone()));
             let length = bytes.len() as u64;
-            (true, Some((Body::from(bytes), length)))
+            (true, Some(Stream { body: Body::from(bytes), length, sent: Arc::default() }))
         }
-        Some(Payload::Stream(body, length)) => (false, Some((body, length))),
+        Some(Payload::Stream(stream)) => (false, Some(stream)),
     }
 }
 
@@ -227,12 +292,16 @@ pub(super) async fn error_of(response: Response, call: &Call<'_>) -> Failure {
 /// Reads what little text an answer has, so that its connection can be used again.
 async fn text_of(mut response: Response) -> Vec<u8> {
     let mut text = Vec::new();
-    while let Ok(Some(chunk)) = response.chunk().await {
-        text.extend_from_slice(&chunk);
-        if text.len() > MAX_ERROR_BYTES {
-            break;
+    let read = async {
+        while let Ok(Some(chunk)) = response.chunk().await {
+            text.extend_from_slice(&chunk);
+            if text.len() > MAX_ERROR_BYTES {
+                break;
+            }
         }
-    }
+    };
+    // What came in time is better than nothing.
+    let _in_time = tokio::time::timeout(MAX_ERROR_TIME, read).await;
     text
 }
 

@@ -30,7 +30,7 @@ use super::download::Journey;
 use super::error::{Error, Result};
 use super::event::{Event, Task};
 use super::retry::Failure;
-use super::transport::{Call, Payload, protocol};
+use super::transport::{Call, Payload, Stream, protocol};
 use crate::blobs::Blob;
 
 /// A blob up to this size goes in one request, in memory: configs and tiny layers.
@@ -242,8 +242,9 @@ impl Journey<'_> {
             let range = HeaderValue::try_from(range).expect("digits and signs are a header");
             call.headers.insert(CONTENT_RANGE, range);
         }
-        let payload = Payload::Stream(body, blob.size - offset);
-        let exchange = self.transport.exchange(&call, Some(payload));
+        let length = blob.size - offset;
+        let stream = Stream { body, length, sent: Arc::clone(&sent) };
+        let exchange = self.transport.exchange(&call, Some(Payload::Stream(stream)));
         let mut exchange = std::pin::pin!(exchange);
         let mut ticks = tokio::time::interval(EVENT_INTERVAL);
         loop {

@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use oci::{Descriptor, Digest, Index, Manifest, MediaType, Platform};
 use proptest::prelude::*;
@@ -105,6 +106,41 @@ fn a_lost_answer_is_no_lost_blob() {
     });
     push_one(&registry, MIB).unwrap();
     assert_eq!(registry.server.count("PATCH "), 1);
+}
+
+/// A client whose patience ended 60 seconds after the beginning of an upload would never finish a
+/// large one.
+#[test]
+fn slow_uploads_may_take_longer_than_silence() {
+    let slow = |pause: Duration| {
+        Registry::interfered(move |request, state| {
+            if request.method != "PATCH" {
+                return None;
+            }
+            for _ in 0..20 {
+                std::thread::sleep(pause);
+                state.receive_part(request, 2 * MIB);
+            }
+            Some(state.answer(request))
+        })
+    };
+    let mut options = crate::options();
+    (options.timeout, options.retry.attempts) = (Duration::from_millis(300), 1);
+    // The registry's lock is held during the slow upload, so nothing else must be asked then.
+    options.parallel = 1;
+    let client = Client::new(options);
+    let local = Local::new();
+    let lease = local.store.lease().unwrap();
+    let image = make_image(&lease, &MediaType::OCI_LAYER_GZIP, &[&noise(40 * MIB, 1)]);
+    // Two seconds altogether; one and a half of silence are allowed.
+    let (registry, start) = (slow(Duration::from_millis(100)), Instant::now());
+    client.push(&lease, &image, &registry.name("app:1"), &self::options(), &ignore).unwrap();
+    assert!(start.elapsed() > Duration::from_secs(2));
+
+    let registry = slow(Duration::from_secs(4));
+    let name = registry.name("app:1");
+    let error = client.push(&lease, &image, &name, &self::options(), &ignore).unwrap_err();
+    assert!(error.to_string().ends_with("timed out"), "{error}");
 }
 
 #[test]

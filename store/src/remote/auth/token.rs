@@ -182,7 +182,7 @@ impl HostAuth {
             Some(refresh) => post(&client, realm, service.as_deref(), &scopes, refresh),
             None => get(&client, realm, service.as_deref(), &scopes, self.credential.as_ref()),
         };
-        let (answer, lifetime) = self.ask(request, scope).await?;
+        let (answer, lifetime) = self.ask(request, scope, http.timeout).await?;
         if let Some(refresh) = answer.refresh_token.filter(|_| refresh.is_some()) {
             state.refresh = Some(Secret::new(refresh));
         }
@@ -215,15 +215,18 @@ impl HostAuth {
         &self,
         request: reqwest::RequestBuilder,
         scope: &Scope,
+        timeout: Duration,
     ) -> Result<(Answer, Duration), Failure> {
         let what = scope.texts().join(" ");
-        let response = request.send().await.map_err(|error| {
+        let late = |_| Failure::passing(Error::timed_out(&self.host, "a token"));
+        let answer = tokio::time::timeout(timeout, request.send()).await.map_err(late)?;
+        let response = answer.map_err(|error| {
             Failure::passing(Error::from_request(&error, &self.host, "a token"))
         })?;
         let status = response.status();
         let retry_after = retry::retry_after(response.headers());
         let host = response.url().host_str().unwrap_or_default().to_owned();
-        let body = bounded(response).await;
+        let body = tokio::time::timeout(timeout, bounded(response)).await.map_err(late)?;
         match status {
             StatusCode::OK => {}
             StatusCode::TOO_MANY_REQUESTS => {
@@ -259,6 +262,8 @@ pub(in crate::remote) struct TokenClient<'a> {
     pub(in crate::remote) client: &'a (dyn Fn(&Url) -> Result<Client> + Sync),
     /// Whether plain HTTP is allowed to an address.
     pub(in crate::remote) is_plain_allowed: &'a (dyn Fn(&Url) -> bool + Sync),
+    /// How long an answer may take.
+    pub(in crate::remote) timeout: Duration,
 }
 
 /// A token server's answer; `token` and `access_token` mean the same.
