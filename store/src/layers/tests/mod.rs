@@ -1,0 +1,10 @@
+//! Laws that hold the parts of this module together, and what a hostile tar must not do.
+
+mod build;
+mod hostile;
+mod laws;
+mod model;
+mod mounted;
+mod places;
+mod stacks;
+mod upper;
