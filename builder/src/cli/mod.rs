@@ -83,22 +83,16 @@ impl Context {
     }
 }
 
-/// Enters the user namespace that an ordinary user builds in; for root there is nothing to
-/// do. Returns how to exit when it cannot be entered.
-#[must_use]
-pub fn enter_rootless() -> Option<ExitCode> {
-    match sandbox::rootless::enter_if_needed() {
-        Ok(()) => None,
-        Err(error) => {
-            failure::print(&error.into());
-            Some(ExitCode::FAILURE)
-        }
-    }
-}
-
 /// Runs the program with these arguments (the first is its own name).
+///
+/// An ordinary user's images belong to ids of a user namespace, which is entered first:
+/// the program must have a single thread.
 #[must_use]
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    if let Err(error) = sandbox::rootless::enter_if_needed() {
+        failure::print(&error.into());
+        return ExitCode::FAILURE;
+    }
     let arguments = with_default_command(arguments.into_iter().collect());
     let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
@@ -108,7 +102,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
         }
     };
-    let context = Context { root: cli.root.unwrap_or_else(environment::default_root) };
+    let root = cli.root.unwrap_or_else(environment::default_root);
+    let context = Context { root };
     let result = match cli.command {
         Command::Build(args) => build::run(&args, &context),
         Command::Push(args) => transfer::push(&args, &context),

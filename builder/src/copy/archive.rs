@@ -4,21 +4,26 @@
 //! compressed), its headers become placed entries, and the layer reads the contents at
 //! their offsets: nothing is unpacked on disk.
 
+use std::cell::Cell;
+use std::ffi::OsString;
 use std::fs::File;
-use std::io::{Read, Seek as _, SeekFrom, Write as _};
+use std::io::{BufRead, BufReader, Read, Seek as _, SeekFrom, Write as _};
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use oci::Compression;
+use store::layers::tar::Reader;
+use store::layers::{Entry, Kind as LayerKind, LayerError, Metadata};
 
 use super::place::{Body, Destination, Placement};
 use crate::error::{Error, IoContext as _, Result};
-use crate::tree::{Kind, Mtime, Node, Xattrs, check_name, normalize, resolve};
+use crate::tree::{Kind, Mtime, Node, check_name, normalize, resolve};
 
-/// Entries of one archive; a distribution's root file system has a few 100,000.
-const MAX_ENTRIES: u64 = 10_000_000;
+/// How much of an archive is read at once.
+const INPUT_BYTES: usize = 256 * 1024;
 /// What a hard link inside an archive is told by, instead of an inode's device.
 const ARCHIVE_LINKS: u64 = u64::MAX;
 
@@ -102,117 +107,80 @@ fn place(
     path: &Path,
     to: &Destination,
 ) -> Result<()> {
-    let broken = |error: &std::io::Error| Error::Archive {
-        path: path.to_owned(),
-        reason: error.to_string(),
-    };
+    let broken =
+        |error: LayerError| Error::Archive { path: path.to_owned(), reason: error.to_string() };
     let root = placement.directory(&to.path)?;
     rewind(tar).doing("read", path)?;
-    let mut archive = tar::Archive::new(&**tar);
-    let entries = archive.entries_with_seek().map_err(|error| broken(&error))?;
-    for (number, entry) in (0..).zip(entries) {
-        let mut entry = entry.map_err(|error| broken(&error))?;
-        if number >= MAX_ENTRIES {
-            let reason = format!("it has more than {MAX_ENTRIES} entries");
-            return Err(Error::Archive { path: path.to_owned(), reason });
-        }
-        let name = normalize(&PathBuf::from(bytes_to_os(&entry.path_bytes())));
-        let link = entry.link_name_bytes().map(|link| PathBuf::from(bytes_to_os(&link)));
+    let position = Rc::new(Cell::new(0));
+    let input = BufReader::with_capacity(INPUT_BYTES, &**tar);
+    let mut reader = Reader::new(Counting { input, position: Rc::clone(&position) });
+    let mut number = 0;
+    while let Some(entry) = reader.next_entry().map_err(broken)? {
+        number += 1;
+        let name = normalize(&path_of(&entry.path));
         if name.as_os_str().is_empty() {
             // The archive's own root: the destination keeps its metadata.
             continue;
         }
         check_name(&name)?;
-        let xattrs = xattrs(&mut entry).map_err(|error| broken(&error))?;
-        let header = entry.header();
-        let kind = match kind(&entry, link.as_deref()) {
-            Ok(Some(kind)) => kind,
-            Ok(None) => continue,
-            Err(error) => return Err(broken(&error)),
+        let content = Body::Slice {
+            file: Arc::clone(tar),
+            offset: position.get(),
+            sparse: reader.sparse().map(<[_]>::to_vec),
         };
-        let number_of = |value: std::io::Result<u64>| -> Result<u32> {
-            let value = value.map_err(|error| broken(&error))?;
-            u32::try_from(value).map_err(|_| Error::Archive {
-                path: path.to_owned(),
-                reason: format!("{} has the number {value} as owner", name.display()),
-            })
-        };
-        let node = Node {
-            kind: Kind::Directory,
-            mode: header.mode().map_err(|error| broken(&error))? & 0o7777,
-            uid: number_of(header.uid())?,
-            gid: number_of(header.gid())?,
-            mtime: Mtime {
-                seconds: header.mtime().ok().and_then(|t| i64::try_from(t).ok()).unwrap_or(0),
-                nanoseconds: 0,
-            },
-            xattrs,
-            link: None,
-            stamp: None,
-        };
-        let offset = entry.raw_file_position();
-        let item = Item { name, kind, node, offset };
-        put(placement, tar, &root, item, number)?;
+        put(placement, &root, &name, entry, content, number)?;
     }
     Ok(())
 }
 
-/// One member of an archive on its way to its place.
-struct Item {
-    name: PathBuf,
-    kind: Member,
-    node: Node,
-    offset: u64,
-}
-
-/// What a member of an archive is.
-enum Member {
-    /// Something with a place and content of its own.
-    Own(Kind),
-    /// Another name of an earlier member.
-    HardLink(PathBuf),
-}
-
+/// Places one member of an archive; `content` is where its data is.
 fn put(
     placement: &mut Placement<'_>,
-    tar: &Arc<File>,
     root: &Path,
-    item: Item,
+    name: &Path,
+    entry: Entry,
+    content: Body,
     number: u64,
 ) -> Result<()> {
-    let Item { name, kind, mut node, offset } = item;
-    let target = beneath(placement, root, &name)?;
+    let target = beneath(placement, root, name)?;
     placement.parents_of(&target)?;
-    match kind {
-        Member::HardLink(other) => {
-            let other = beneath(placement, root, &normalize(&other))?;
+    let kind = match entry.kind {
+        LayerKind::HardLink { target: other } => {
+            let other = beneath(placement, root, &normalize(&path_of(&other)))?;
             if !placement.link(&other, &target, (ARCHIVE_LINKS, number)) {
                 let reason = format!("hard link to {}, which is not in it", other.display());
-                return Err(Error::Archive { path: name, reason });
+                return Err(Error::Archive { path: name.to_owned(), reason });
             }
-            Ok(())
+            return Ok(());
         }
-        Member::Own(Kind::Directory) => {
-            // A link to a directory (`/var/run`) stays one, as users of images expect.
-            let resolved = resolve(&*placement, &target, true)?;
-            node.kind = Kind::Directory;
-            match resolved.node {
-                Some(there) if there.is_dir() => {
-                    placement.parents_of(&resolved.path)?;
-                    placement.put(&resolved.path, &node, Body::None, true)
-                }
-                _ => placement.put(&target, &node, Body::None, true),
-            }
-        }
-        Member::Own(kind) => {
-            let body = match kind {
-                Kind::File { .. } => Body::Slice { file: Arc::clone(tar), offset },
-                _ => Body::None,
-            };
-            node.kind = kind;
-            placement.put(&target, &node, body, true)
+        LayerKind::Directory => Kind::Directory,
+        LayerKind::File { size } => Kind::File { size },
+        LayerKind::Symlink { target } => Kind::Symlink { target: path_of(&target) },
+        LayerKind::CharDevice { major, minor } => Kind::Char { major, minor },
+        LayerKind::BlockDevice { major, minor } => Kind::Block { major, minor },
+        LayerKind::Fifo => Kind::Fifo,
+    };
+    let Metadata { mode, uid, gid, mtime, xattrs } = entry.metadata;
+    let node = Node {
+        kind,
+        mode,
+        uid,
+        gid,
+        mtime: Mtime { seconds: mtime.seconds, nanoseconds: mtime.nanos },
+        xattrs: xattrs.into_iter().map(|(name, value)| (OsString::from_vec(name), value)).collect(),
+        link: None,
+        stamp: None,
+    };
+    if node.is_dir() {
+        // A link to a directory (`/var/run`) stays one, as users of images expect.
+        let resolved = resolve(&*placement, &target, true)?;
+        if resolved.node.as_ref().is_some_and(Node::is_dir) {
+            placement.parents_of(&resolved.path)?;
+            return placement.put(&resolved.path, &node, Body::None, true);
         }
     }
+    let is_file = matches!(node.kind, Kind::File { .. });
+    placement.put(&target, &node, if is_file { content } else { Body::None }, true)
 }
 
 /// Returns where a member's name leads, links of the directories above it followed.
@@ -222,50 +190,33 @@ fn beneath(placement: &Placement<'_>, root: &Path, name: &Path) -> Result<PathBu
     Ok(parent.join(name.file_name().unwrap_or_default()))
 }
 
-/// Returns what a member is; `None` for headers that describe other members.
-fn kind<R: Read>(
-    entry: &tar::Entry<'_, R>,
-    link: Option<&Path>,
-) -> std::io::Result<Option<Member>> {
-    use tar::EntryType;
-    let header = entry.header();
-    let device = || -> std::io::Result<(u32, u32)> {
-        Ok((header.device_major()?.unwrap_or(0), header.device_minor()?.unwrap_or(0)))
-    };
-    let nowhere = || std::io::Error::other("it has a link to nowhere");
-    let link = || link.map(Path::to_owned).ok_or_else(nowhere);
-    let own = |kind| Ok(Some(Member::Own(kind)));
-    match header.entry_type() {
-        EntryType::Regular | EntryType::Continuous => own(Kind::File { size: entry.size() }),
-        EntryType::Directory => own(Kind::Directory),
-        EntryType::Symlink => own(Kind::Symlink { target: link()? }),
-        EntryType::Link => Ok(Some(Member::HardLink(link()?))),
-        EntryType::Char => {
-            device().map(|(major, minor)| Some(Member::Own(Kind::Char { major, minor })))
-        }
-        EntryType::Block => {
-            device().map(|(major, minor)| Some(Member::Own(Kind::Block { major, minor })))
-        }
-        EntryType::Fifo => own(Kind::Fifo),
-        EntryType::GNUSparse => Err(std::io::Error::other("it has sparse files; pack it without")),
-        _ => Ok(None),
+fn path_of(bytes: &[u8]) -> PathBuf {
+    PathBuf::from(OsString::from_vec(bytes.to_vec()))
+}
+
+/// Knows how far it has been read: where in the archive the data of a member begins.
+struct Counting<R> {
+    input: R,
+    position: Rc<Cell<u64>>,
+}
+
+impl<R: BufRead> Read for Counting<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.input.read(buffer)?;
+        self.position.set(self.position.get() + count as u64);
+        Ok(count)
     }
 }
 
-fn xattrs<R: Read>(entry: &mut tar::Entry<'_, R>) -> std::io::Result<Xattrs> {
-    let mut found = Xattrs::new();
-    let Some(extensions) = entry.pax_extensions()? else { return Ok(found) };
-    for extension in extensions {
-        let extension = extension?;
-        if let Some(name) = extension.key_bytes().strip_prefix(b"SCHILY.xattr.") {
-            found.insert(bytes_to_os(name), extension.value_bytes().to_vec());
-        }
+impl<R: BufRead> BufRead for Counting<R> {
+    fn fill_buf(&mut self) -> std::io::Result<&[u8]> {
+        self.input.fill_buf()
     }
-    Ok(found)
-}
 
-fn bytes_to_os(bytes: &[u8]) -> std::ffi::OsString {
-    std::ffi::OsString::from_vec(bytes.to_vec())
+    fn consume(&mut self, amount: usize) {
+        self.input.consume(amount);
+        self.position.set(self.position.get() + amount as u64);
+    }
 }
 
 /// Tells how a file is packed by its first bytes.
@@ -313,14 +264,19 @@ fn is_tar(file: &File) -> bool {
 
 /// Returns whether a block is a tar header: its checksum says so.
 fn looks_like_tar(block: &[u8]) -> bool {
-    let Ok(block) = <&[u8; 512]>::try_from(block) else { return false };
-    let header = tar::Header::from_byte_slice(block);
+    /// Where a header keeps its checksum, which counts as blanks in itself.
+    const CHECKSUM: std::ops::Range<usize> = 148..156;
+    if block.len() != 512 || block[0] == 0 {
+        return false;
+    }
+    let digits = block[CHECKSUM].iter().filter(|byte| byte.is_ascii_digit());
+    let expected = digits.fold(0, |sum: u32, digit| sum.wrapping_mul(8) + u32::from(digit - b'0'));
     let sum: u32 = block
         .iter()
         .enumerate()
-        .map(|(at, &byte)| if (148..156).contains(&at) { u32::from(b' ') } else { u32::from(byte) })
+        .map(|(at, &byte)| u32::from(if CHECKSUM.contains(&at) { b' ' } else { byte }))
         .sum();
-    block[0] != 0 && header.cksum().is_ok_and(|expected| expected == sum)
+    sum == expected
 }
 
 /// Reads until the buffer is full or the input ends (or fails, which the caller sees later).

@@ -6,6 +6,8 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use store::layers::tar::SparseSegment;
+
 use super::mode::Chmod;
 use super::owner::Owner;
 use super::select::Selected;
@@ -45,6 +47,8 @@ pub enum Body {
         file: Arc<File>,
         /// Where the content begins.
         offset: u64,
+        /// Which parts of the file it fills; all of it without.
+        sparse: Option<Vec<SparseSegment>>,
     },
 }
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use oci::{Descriptor, DiffId, MediaType};
 use store::Lease;
-use store::layers::tar::Writer;
+use store::layers::tar::{SparseSegment, Writer};
 use store::layers::{Entry, Kind as LayerKind, Metadata, Timestamp};
 
 use super::place::{Body, Placed};
@@ -91,10 +91,13 @@ impl Tar {
                 self.header(path, content.len() as u64, node)?;
                 self.writer.data(content).doing("write", path)
             }
-            Body::Slice { file, offset } => {
+            Body::Slice { file, offset, sparse } => {
                 let Kind::File { size } = node.kind else { return Ok(()) };
                 self.header(path, size, node)?;
-                self.slice(file, *offset, size, path)
+                match sparse {
+                    None => self.slice(file, *offset, size, path),
+                    Some(segments) => self.sparse(file, *offset, size, segments, path),
+                }
             }
             Body::Source(from) => {
                 let mut file = source.open(from)?;
@@ -117,6 +120,35 @@ impl Tar {
                 Ok(())
             }
         }
+    }
+
+    /// Writes a file of which an archive holds only the parts that are not zero.
+    fn sparse(
+        &mut self,
+        file: &File,
+        offset: u64,
+        size: u64,
+        segments: &[SparseSegment],
+        path: &Path,
+    ) -> Result<()> {
+        let (mut from, mut written) = (offset, 0);
+        for segment in segments {
+            self.zeros(segment.offset - written, path)?;
+            self.slice(file, from, segment.bytes, path)?;
+            from += segment.bytes;
+            written = segment.offset + segment.bytes;
+        }
+        self.zeros(size - written, path)
+    }
+
+    fn zeros(&mut self, mut count: u64, path: &Path) -> Result<()> {
+        while count > 0 {
+            let part = usize::try_from(count).unwrap_or(BUFFER_BYTES).min(BUFFER_BYTES);
+            self.buffer[..part].fill(0);
+            self.writer.data(&self.buffer[..part]).doing("write", path)?;
+            count -= part as u64;
+        }
+        Ok(())
     }
 
     fn slice(&mut self, file: &File, mut offset: u64, size: u64, path: &Path) -> Result<()> {

@@ -1,0 +1,9 @@
+//! The `rbuild` program from outside: each test has its own store and its own context.
+
+#![expect(clippy::unwrap_used, reason = "a failed setup is a failed test")]
+
+mod cache;
+mod copy;
+mod messages;
+mod privileged;
+mod world;
