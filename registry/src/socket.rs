@@ -34,8 +34,8 @@ const MAX_COPIED_BYTES: u64 = 128 << 10;
 /// The most that one call sends. A connection gives way to others in between.
 const SEND_BYTES: usize = 1 << 20;
 
-/// How much of a file that is not in memory is read at a time.
-const WARM_BYTES: usize = 256 << 10;
+/// How much of a file that is not in memory is asked for at a time.
+const AHEAD_BYTES: u64 = 4 << 20;
 
 /// How long a client may take none of what is sent to it.
 const WRITE_STALL: Duration = Duration::from_secs(120);
@@ -137,10 +137,9 @@ impl Socket {
                 self.warming = None;
             } else if is_cold(&mapped.file, offset) {
                 let mapped = Arc::clone(mapped);
-                let bytes = length.min(WARM_BYTES);
-                self.warming = Some(tokio::task::spawn_blocking(move || {
-                    mapped.file.read_at(&mut vec![0; bytes], offset).unwrap_or_default();
-                }));
+                let last = offset + length.min(SEND_BYTES) as u64 - 1;
+                self.warming =
+                    Some(tokio::task::spawn_blocking(move || warm(&mapped.file, offset, last)));
                 continue;
             }
             ready!(self.stream.poll_write_ready(cx))?;
@@ -181,6 +180,17 @@ fn is_cold(file: &File, offset: u64) -> bool {
     let mut buffers = [io::IoSliceMut::new(&mut byte)];
     rustix::io::preadv2(file, &mut buffers, offset, ReadWriteFlags::NOWAIT)
         .is_err_and(|errno| errno == rustix::io::Errno::AGAIN)
+}
+
+/// Waits until what is sent next, from `first` to `last`, is in memory, and has
+/// the kernel read on from there.
+fn warm(file: &File, first: u64, last: u64) {
+    let ahead = std::num::NonZeroU64::new(AHEAD_BYTES);
+    // Only advice; and a failed read shows again when the bytes are sent.
+    rustix::fs::fadvise(file, first, ahead, rustix::fs::Advice::WillNeed).unwrap_or_default();
+    for offset in [first, last] {
+        file.read_at(&mut [0], offset).unwrap_or_default();
+    }
 }
 
 impl AsyncRead for Socket {

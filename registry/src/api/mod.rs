@@ -100,7 +100,7 @@ pub(crate) async fn serve<S: Storage>(
             // Queries may come to hold secrets; the path says what was asked.
             path = uri.path(),
             status = answer.status().as_u16(),
-            bytes = answer.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()),
+            bytes = answer.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok()),
             agent = agent.as_ref().map(HeaderValue::as_bytes).and_then(|value| str::from_utf8(value).ok()),
             micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX),
         );

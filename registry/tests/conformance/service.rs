@@ -49,6 +49,26 @@ async fn unknown_methods_are_405_and_say_what_is_allowed() {
     }
 }
 
+/// Over HTTP/2 blobs take another way: the same bytes must come.
+#[tokio::test]
+async fn http_2_gives_the_same_bytes() {
+    let server = Server::start().await;
+    let bytes = noise(3_000_000, 2);
+    let digest = Digest::sha256(&bytes);
+    let client = reqwest::Client::builder().http2_prior_knowledge().no_proxy().build().unwrap();
+    let path = format!("/v2/a/blobs/uploads/?digest={digest}");
+    let pushed = client.post(server.url(&path)).body(bytes.clone()).send().await.unwrap();
+    assert_eq!((pushed.version(), pushed.status().as_u16()), (reqwest::Version::HTTP_2, 201));
+    let url = server.url(&format!("/v2/a/blobs/{digest}"));
+    assert_eq!(client.get(&url).send().await.unwrap().bytes().await.unwrap(), bytes);
+    let part = client.get(&url).header("range", "bytes=1000000-2999998").send().await.unwrap();
+    assert_eq!(part.bytes().await.unwrap(), bytes[1_000_000..2_999_999]);
+    let head = client.head(&url).send().await.unwrap();
+    assert_eq!(header(&head, "content-length"), "3000000");
+    let missing = client.get(server.url("/v2/a/manifests/x")).send().await.unwrap();
+    expect_error(missing, (404, "MANIFEST_UNKNOWN")).await;
+}
+
 /// A stop lets the upload in progress end and takes no new connection.
 #[tokio::test]
 async fn a_stop_waits_for_requests_in_progress() {
