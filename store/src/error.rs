@@ -244,7 +244,7 @@ pub enum Error {
 
 impl From<Error> for io::Error {
     /// Wraps an error that has to pass through `Read` or `Write`. When it comes out again, and is
-    /// given a context, it is itself again: see [`IoContext::doing`].
+    /// given a context, it is itself again: see `IoContext::doing`.
     fn from(error: Error) -> Self {
         let kind = match &error {
             Error::Io { source, .. } | Error::StorageFull { source, .. } => source.kind(),

@@ -230,6 +230,8 @@ impl<'a> Images<'a> {
         if if_present(fs::read(path)).doing("read", path)?.as_deref() == Some(&bytes) {
             return Ok(());
         }
+        // A part of the image may be another program's, which is about to sync its name only now.
+        durable::sync_dir(&self.store.root().blobs(digest.algorithm()))?;
         durable::replace(&lease.temporary(), path, &bytes, Durability::Synced)
     }
 

@@ -228,7 +228,8 @@ mod tests {
         for (length, algorithm) in
             blocks.into_iter().flat_map(|n| [(n, Algorithm::Sha256), (n, Algorithm::Sha512)])
         {
-            let bytes: Vec<u8> = (0..length).map(|n| (n * n / 251 % 256) as u8).collect();
+            let bytes: Vec<u8> =
+                (0..length).map(|n| u8::try_from(n * n / 251 % 256).unwrap()).collect();
             let expected = Digest::of(algorithm, &bytes);
             let mut ingest = lease.ingest_with(algorithm).unwrap();
             ingest.write_all(&bytes).unwrap();
