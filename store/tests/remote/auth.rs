@@ -1,6 +1,8 @@
 //! Who we are: passwords, tokens, and where they must not go.
 
 use std::fs;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -273,8 +275,6 @@ fn logins_are_checked() {
 
 #[test]
 fn helpers_are_asked_for_the_registry() {
-    use std::os::unix::fs::PermissionsExt as _;
-
     let registry = Registry::interfered(|request, _| {
         (request.header("authorization") != Some(BASIC)).then(|| unauthorized("Basic"))
     });
@@ -283,8 +283,16 @@ fn helpers_are_asked_for_the_registry() {
     let helper = directory.path().join("docker-credential-test");
     let script = r#"#!/bin/sh
 echo '{"ServerURL":"x","Username":"joe","Secret":"secret"}'"#;
-    fs::write(&helper, script).unwrap();
-    fs::set_permissions(&helper, fs::Permissions::from_mode(0o755)).unwrap();
+    // Written by another process: a program that this one has open for writing, even in a child
+    // that another test is just starting, cannot be started.
+    let mut writer = Command::new("sh")
+        .args(["-c", r#"cat > "$0" && chmod 755 "$0""#])
+        .arg(&helper)
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    writer.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
+    assert!(writer.wait().unwrap().success());
     let path = directory.path().join("config.json");
     let host = registry.server.host();
     fs::write(&path, format!(r#"{{"credHelpers":{{"{host}":"test"}}}}"#)).unwrap();

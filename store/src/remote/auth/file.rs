@@ -275,6 +275,8 @@ fn is_prefix(prefix: &str, name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::process::{Command, Stdio};
+
     use super::*;
 
     fn file(content: &str) -> (tempfile::TempDir, AuthFile) {
@@ -285,9 +287,16 @@ mod tests {
     }
 
     fn helper(directory: &Path, name: &str, script: &str) {
-        let path = directory.join(format!("docker-credential-{name}"));
-        fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-        fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+        // Written by another process: a program that this one has open for writing, even in a
+        // child that another test is just starting, cannot be started.
+        let mut writer = Command::new("sh")
+            .args(["-c", r#"cat > "$0" && chmod 755 "$0""#])
+            .arg(directory.join(format!("docker-credential-{name}")))
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        write!(writer.stdin.take().unwrap(), "#!/bin/sh\n{script}\n").unwrap();
+        assert!(writer.wait().unwrap().success());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! The protocol is that of docker-credential-helpers: an action as the only argument, JSON or a
 //! server's address on standard input, JSON or a message on standard output.
 
-use std::io::{Read as _, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
@@ -119,8 +119,11 @@ fn run(name: &str, directory: Option<&Path>, action: &str, input: &[u8]) -> Resu
         let reason = if reason.is_empty() { status.to_string() } else { reason };
         return Err(failed(reason));
     }
-    written.map_err(|error| failed(error.to_string()))?;
-    Ok(output)
+    match written {
+        // It knew the answer without reading the question.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(output),
+        written => written.map(|()| output).map_err(|error| failed(error.to_string())),
+    }
 }
 
 /// Reads everything a child prints, and kills it if that takes too long.
