@@ -193,9 +193,7 @@ fn blobs_are_mounted_from_where_they_came() {
 #[test]
 fn a_mount_that_is_not_wanted_goes_on_as_an_upload() {
     let registry = Registry::interfered(|request, state| {
-        if request.query("mount").is_none() {
-            return None;
-        }
+        request.query("mount")?;
         request.query.clear();
         Some(state.answer(request))
     });
