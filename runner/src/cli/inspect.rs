@@ -1,0 +1,191 @@
+//! `rrun inspect`.
+
+use std::io::{self, Write as _};
+
+use serde_json::{Value, json};
+
+use crate::engine::config::Config;
+use crate::engine::containers::Container;
+use crate::engine::options::{MountRequest, SeccompChoice, SwapLimit};
+use crate::engine::state::{Running, Status, UNKNOWN_EXIT_CODE};
+
+use super::template::Template;
+use super::{Context, for_each};
+
+/// Docker's way to write that something has not happened yet.
+const NEVER: &str = "0001-01-01T00:00:00Z";
+
+/// Print everything known about containers, as JSON
+#[derive(Debug, clap::Args)]
+pub(super) struct InspectArgs {
+    /// Print json on one line, or a template such as '{{.State.Pid}}'
+    #[arg(short, long, value_name = "json|TEMPLATE")]
+    format: Option<String>,
+    /// Containers, by name or id
+    #[arg(required = true)]
+    containers: Vec<String>,
+}
+
+pub(super) fn run(args: &InspectArgs, context: &Context) -> anyhow::Result<u8> {
+    let engine = context.engine()?;
+    let template = match args.format.as_deref() {
+        None | Some("json") => None,
+        Some(text) => Some(Template::parse(text).map_err(anyhow::Error::msg)?),
+    };
+    let mut found = Vec::new();
+    let code = for_each(&args.containers, |name| {
+        let container = engine.containers().find(name)?;
+        let status = container.status()?;
+        let value = describe(&container, &status);
+        match &template {
+            Some(template) => {
+                let text = template.render(&value).map_err(anyhow::Error::msg)?;
+                writeln!(io::stdout(), "{text}")?;
+            }
+            None => found.push(value),
+        }
+        Ok(())
+    })?;
+    if template.is_none() {
+        let text = match args.format {
+            Some(_) => serde_json::to_string(&found)?,
+            None => serde_json::to_string_pretty(&found)?,
+        };
+        writeln!(io::stdout(), "{text}")?;
+    }
+    Ok(code)
+}
+
+/// Returns a container under docker's names, as far as they mean something.
+fn describe(container: &Container, status: &Status) -> Value {
+    let config = &container.config;
+    let (program, arguments) = match config.process.args.split_first() {
+        Some((program, arguments)) => (program.as_str(), arguments),
+        None => ("", &[][..]),
+    };
+    json!({
+        "Id": config.id.as_str(),
+        "Created": config.created.to_string(),
+        "Path": program,
+        "Args": arguments,
+        "State": state(status),
+        "Image": config.image.id.to_string(),
+        "ResolvConfPath": container.dir().join("resolv.conf"),
+        "HostnamePath": container.dir().join("hostname"),
+        "HostsPath": container.dir().join("hosts"),
+        "LogPath": container.log(),
+        "Name": format!("/{}", config.name),
+        "Platform": "linux",
+        "HostConfig": host_config(config),
+        "Mounts": config.mounts.iter().map(mount).collect::<Vec<_>>(),
+        "Config": {
+            "Hostname": config.hostname,
+            "User": config.process.user,
+            "Tty": config.process.terminal,
+            "OpenStdin": config.open_stdin,
+            "Env": config.process.env,
+            "Cmd": config.process.args,
+            "Image": config.image.reference,
+            "WorkingDir": config.process.cwd,
+            "Labels": config.labels,
+            "StopSignal": config.stop_signal.to_string(),
+        },
+        "NetworkSettings": { "Networks": { config.network.to_string(): {} } },
+    })
+}
+
+fn state(status: &Status) -> Value {
+    let started = |running: Option<&Running>| {
+        running.map_or(NEVER.to_owned(), |running| running.started.to_string())
+    };
+    let (running, code, oom_killed, started, finished) = match status {
+        Status::Created => (None, 0, false, started(None), NEVER.to_owned()),
+        Status::Running(running) => {
+            (Some(running), 0, false, started(Some(running)), NEVER.to_owned())
+        }
+        Status::Exited(running, exit) => {
+            (None, exit.code, exit.oom_killed, started(running.as_ref()), exit.finished.to_string())
+        }
+        Status::Lost(running) => {
+            (None, UNKNOWN_EXIT_CODE, false, started(Some(running)), NEVER.to_owned())
+        }
+    };
+    let error = match status {
+        Status::Lost(_) => "whoever watched it was killed, or the machine was switched off",
+        Status::Created | Status::Running(_) | Status::Exited(..) => "",
+    };
+    json!({
+        "Status": status.word(),
+        "Running": running.is_some(),
+        "Paused": false,
+        "Restarting": false,
+        "OOMKilled": oom_killed,
+        "Dead": false,
+        "Pid": running.map_or(0, |running| running.pid),
+        "ExitCode": code,
+        "Error": error,
+        "StartedAt": started,
+        "FinishedAt": finished,
+    })
+}
+
+fn host_config(config: &Config) -> Value {
+    let limits = &config.limits;
+    let names = |list: &[crate::engine::options::Capability]| -> Vec<String> {
+        list.iter().map(|capability| format!("CAP_{}", capability.as_str())).collect()
+    };
+    let mut security: Vec<String> = Vec::new();
+    if config.security.no_new_privileges {
+        security.push("no-new-privileges".to_owned());
+    }
+    match &config.security.seccomp {
+        SeccompChoice::Default => {}
+        SeccompChoice::Unconfined => security.push("seccomp=unconfined".to_owned()),
+        SeccompChoice::File(path) => security.push(format!("seccomp={}", path.display())),
+    }
+    json!({
+        "AutoRemove": config.remove,
+        "NetworkMode": config.network.to_string(),
+        "ReadonlyRootfs": config.read_only,
+        "Init": config.process.init,
+        "Memory": limits.memory.map_or(0, |memory| memory.0),
+        "MemorySwap": match limits.memory_swap {
+            None => json!(0),
+            Some(SwapLimit::Unlimited) => json!(-1),
+            Some(SwapLimit::Total(total)) => json!(total.0),
+        },
+        "NanoCpus": limits.cpus.map_or(0, |cpus| u64::from(cpus.milli) * 1_000_000),
+        "PidsLimit": limits.pids.0,
+        "Ulimits": limits.ulimits.iter().map(|limit| json!({
+            "Name": limit.resource,
+            "Soft": limit.soft.map_or(json!(-1), |soft| json!(soft)),
+            "Hard": limit.hard.map_or(json!(-1), |hard| json!(hard)),
+        })).collect::<Vec<_>>(),
+        "CapAdd": names(&config.security.cap_add),
+        "CapDrop": names(&config.security.cap_drop),
+        "SecurityOpt": security,
+    })
+}
+
+fn mount(mount: &MountRequest) -> Value {
+    match mount {
+        MountRequest::Bind(bind) => json!({
+            "Type": "bind",
+            "Source": bind.source,
+            "Destination": bind.target,
+            "RW": !bind.readonly,
+        }),
+        MountRequest::Tmpfs(tmpfs) => json!({
+            "Type": "tmpfs",
+            "Source": "",
+            "Destination": tmpfs.target,
+            "RW": !tmpfs.readonly,
+        }),
+        MountRequest::Volume { target } => json!({
+            "Type": "volume",
+            "Source": "",
+            "Destination": target,
+            "RW": true,
+        }),
+    }
+}

@@ -1,0 +1,202 @@
+//! `rrun ps`.
+
+use std::io::{self, Write as _};
+
+use serde_json::{Value, json};
+
+use crate::engine::containers::Container;
+use crate::engine::state::{Status, UNKNOWN_EXIT_CODE};
+use crate::engine::timestamp::{Timestamp, in_words};
+
+use super::table::{printable, shorten, write};
+use super::template::Template;
+use super::{Context, now};
+
+/// How much of a command and of an image's name is shown.
+const COMMAND_WIDTH: usize = 20;
+
+/// List containers
+///
+/// Shows the running ones. Whether a container runs is asked of the kernel,
+/// not of a file.
+#[derive(Debug, clap::Args)]
+pub(super) struct PsArgs {
+    /// Show also those that have ended
+    #[arg(short, long)]
+    all: bool,
+    /// Print only ids
+    #[arg(short, long)]
+    quiet: bool,
+    /// Print json, or a template such as 'table {{.ID}}\t{{.Names}}'
+    #[arg(long, value_name = "json|TEMPLATE", default_value = "table")]
+    format: String,
+    /// Print ids and commands in full
+    #[arg(long)]
+    no_trunc: bool,
+}
+
+/// A row: what is shown of a container.
+struct Row {
+    id: String,
+    image: String,
+    command: String,
+    created: Timestamp,
+    running_for: String,
+    state: &'static str,
+    status: String,
+    names: String,
+    labels: String,
+    networks: String,
+}
+
+pub(super) fn run(args: &PsArgs, context: &Context) -> anyhow::Result<u8> {
+    let engine = context.engine()?;
+    engine.sweep();
+    let now = now();
+    let mut rows = Vec::new();
+    for container in engine.containers().list()? {
+        let status = container.status()?;
+        if args.all || matches!(status, Status::Running(_)) {
+            rows.push(Row::new(&container, &status, now, !args.no_trunc));
+        }
+    }
+    let mut out = io::stdout().lock();
+    if args.quiet {
+        for row in &rows {
+            writeln!(out, "{}", row.id)?;
+        }
+        return Ok(0);
+    }
+    match args.format.as_str() {
+        "json" => {
+            for row in &rows {
+                writeln!(out, "{}", row.to_json())?;
+            }
+        }
+        "table" => {
+            let heading =
+                ["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"];
+            let mut table = vec![heading.map(str::to_owned).to_vec()];
+            table.extend(rows.iter().map(Row::cells));
+            write(&mut out, &table)?;
+        }
+        format => write_template(&mut out, format, &rows)?,
+    }
+    Ok(0)
+}
+
+fn write_template(out: &mut dyn io::Write, format: &str, rows: &[Row]) -> anyhow::Result<()> {
+    let (is_table, template) = match format.strip_prefix("table ") {
+        Some(template) => (true, template),
+        None => (false, format),
+    };
+    let template = Template::parse(template).map_err(anyhow::Error::msg)?;
+    let mut lines = Vec::new();
+    if is_table {
+        lines.push(template.heading());
+    }
+    for row in rows {
+        lines.push(template.render(&row.to_json()).map_err(anyhow::Error::msg)?);
+    }
+    if is_table {
+        let cells = |line: &String| line.split('\t').map(str::to_owned).collect();
+        write(out, &lines.iter().map(cells).collect::<Vec<_>>())?;
+    } else {
+        for line in lines {
+            writeln!(out, "{line}")?;
+        }
+    }
+    Ok(())
+}
+
+impl Row {
+    fn new(container: &Container, status: &Status, now: Timestamp, shorten_it: bool) -> Self {
+        let config = &container.config;
+        let command = printable(&config.process.args.join(" "));
+        let created = config.created;
+        let labels: Vec<_> =
+            config.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        Self {
+            id: if shorten_it { config.id.short().to_owned() } else { config.id.to_string() },
+            image: printable(&config.image.reference),
+            command: match shorten_it {
+                true => format!("\"{}\"", shorten(&command, COMMAND_WIDTH)),
+                false => format!("\"{command}\""),
+            },
+            created,
+            running_for: format!("{} ago", in_words(created.elapsed(now))),
+            state: status.word(),
+            status: describe(status, now),
+            names: config.name.to_string(),
+            labels: printable(&labels.join(",")),
+            networks: config.network.to_string(),
+        }
+    }
+
+    fn cells(&self) -> Vec<String> {
+        [&self.id, &self.image, &self.command, &self.running_for, &self.status, "", &self.names]
+            .map(str::to_owned)
+            .to_vec()
+    }
+
+    /// Returns the fields by docker's names.
+    fn to_json(&self) -> Value {
+        json!({
+            "ID": self.id,
+            "Image": self.image,
+            "Command": self.command,
+            "CreatedAt": self.created.to_string(),
+            "RunningFor": self.running_for,
+            "State": self.state,
+            "Status": self.status,
+            "Ports": "",
+            "Names": self.names,
+            "Labels": self.labels,
+            "Networks": self.networks,
+        })
+    }
+}
+
+/// Says what a container is doing, in docker's words.
+fn describe(status: &Status, now: Timestamp) -> String {
+    match status {
+        Status::Created => "Created".to_owned(),
+        Status::Running(running) => format!("Up {}", in_words(running.started.elapsed(now))),
+        Status::Exited(_, exit) => {
+            format!("Exited ({}) {} ago", exit.code, in_words(exit.finished.elapsed(now)))
+        }
+        Status::Lost(_) => format!("Exited ({UNKNOWN_EXIT_CODE}) at an unknown time"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::state::{ExitRecord, Running};
+    use std::time::{Duration, UNIX_EPOCH};
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::from(UNIX_EPOCH + Duration::from_secs(seconds))
+    }
+
+    #[test]
+    fn a_status_is_said_as_docker_says_it() {
+        let running = Running {
+            pid: 1,
+            start_time: 1,
+            shim_pid: 1,
+            shim_start_time: 1,
+            boot_id: String::new(),
+            started: at(100),
+        };
+        let exit = ExitRecord { code: 137, signal: Some(9), oom_killed: false, finished: at(340) };
+        for (status, expected) in [
+            (Status::Created, "Created"),
+            (Status::Running(running.clone()), "Up 5 minutes"),
+            (Status::Exited(None, exit), "Exited (137) About a minute ago"),
+            (Status::Lost(running), "Exited (255) at an unknown time"),
+        ] {
+            assert_eq!(describe(&status, at(400)), expected);
+        }
+    }
+}

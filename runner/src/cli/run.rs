@@ -1,0 +1,371 @@
+//! `rrun run`.
+
+use std::fs;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use oci::Platform;
+
+use crate::engine::config::{LimitsConfig, SecurityConfig};
+use crate::engine::image;
+use crate::engine::name::Name;
+use crate::engine::options::{
+    Bytes, Capability, Cpus, EnvEntry, Label, MountRequest, NetworkMode, PidsLimit, PullPolicy,
+    SeccompChoice, SecurityOption, Signal, SwapLimit, Ulimit, parse_env_file,
+};
+use crate::engine::request::Request;
+
+use super::{Context, caller_env, pull, report};
+
+/// Run a command in a new container
+///
+/// The image is taken from the local store, or pulled when it is not there.
+/// The exit status is that of the command; 125 if the container could not be
+/// made, 126 if the command could not be executed, 127 if it was not found.
+#[derive(Debug, clap::Args)]
+#[command(disable_help_flag = true)]
+pub(super) struct RunArgs {
+    /// Print help
+    #[arg(long, action = clap::ArgAction::Help)]
+    help: Option<bool>,
+    /// Remove the container when it ends
+    #[arg(long)]
+    rm: bool,
+    /// Run in the background and print the container's id
+    #[arg(short, long)]
+    detach: bool,
+    /// Keep standard input open
+    #[arg(short, long)]
+    interactive: bool,
+    /// Give the container a terminal
+    #[arg(short, long)]
+    tty: bool,
+    /// Set a variable, or pass one on (can be repeated)
+    #[arg(short, long, value_name = "KEY[=VALUE]")]
+    env: Vec<EnvEntry>,
+    /// Read variables from a file (can be repeated)
+    #[arg(long, value_name = "FILE")]
+    env_file: Vec<PathBuf>,
+    /// Show a host directory or file inside, or keep TARGET outside the overlay (can be repeated)
+    #[arg(short, long, value_name = "[SOURCE:]TARGET[:ro]", value_parser = MountRequest::from_volume)]
+    volume: Vec<MountRequest>,
+    /// Mount with type=bind|tmpfs|volume,source=…,target=…[,readonly] (can be repeated)
+    #[arg(long, value_name = "FIELDS", value_parser = MountRequest::from_mount)]
+    mount: Vec<MountRequest>,
+    /// Mount a directory in memory (can be repeated)
+    #[arg(long, value_name = "TARGET[:size=…,mode=…]", value_parser = MountRequest::from_tmpfs)]
+    tmpfs: Vec<MountRequest>,
+    /// Working directory inside
+    #[arg(short, long, value_name = "DIRECTORY")]
+    workdir: Option<String>,
+    /// User inside, by name or number
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    user: Option<String>,
+    /// Name of the container; two words are drawn otherwise
+    #[arg(long)]
+    name: Option<Name>,
+    /// Host name inside; the short container id otherwise
+    #[arg(short = 'h', long)]
+    hostname: Option<String>,
+    /// Memory limit, such as 512m
+    #[arg(short, long, value_name = "BYTES", value_parser = Bytes::memory_limit)]
+    memory: Option<Bytes>,
+    /// Limit of memory and swap together; -1 for unlimited swap
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
+    memory_swap: Option<SwapLimit>,
+    /// Number of processors, such as 1.5
+    #[arg(long, value_name = "NUMBER")]
+    cpus: Option<Cpus>,
+    /// Limit of processes and threads; -1 for none
+    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
+    pids_limit: Option<PidsLimit>,
+    /// Network: host shares that of this machine, none has only loopback
+    #[arg(long, alias = "net", default_value = "host", value_name = "host|none")]
+    network: NetworkMode,
+    /// Program to run instead of the image's entrypoint; "" for none
+    #[arg(long, value_name = "PROGRAM")]
+    entrypoint: Option<String>,
+    /// Make the root file system read-only
+    #[arg(long)]
+    read_only: bool,
+    /// Add a capability, or ALL (can be repeated)
+    #[arg(long, value_name = "CAPABILITY")]
+    cap_add: Vec<Capability>,
+    /// Drop a capability, or ALL (can be repeated)
+    #[arg(long, value_name = "CAPABILITY")]
+    cap_drop: Vec<Capability>,
+    /// no-new-privileges, seccomp=unconfined or seccomp=FILE (can be repeated)
+    #[arg(long, value_name = "OPTION")]
+    security_opt: Vec<SecurityOption>,
+    /// Set a resource limit (can be repeated)
+    #[arg(long, value_name = "NAME=SOFT[:HARD]")]
+    ulimit: Vec<Ulimit>,
+    /// Run a small init that forwards signals and reaps processes
+    #[arg(long)]
+    init: bool,
+    /// When to pull the image
+    #[arg(long, default_value = "missing", value_name = "missing|always|never")]
+    pull: PullPolicy,
+    /// Platform of the image, such as linux/arm64
+    #[arg(long, value_name = "OS/ARCH")]
+    platform: Option<Platform>,
+    /// Label the container (can be repeated)
+    #[arg(short, long, value_name = "KEY[=VALUE]")]
+    label: Vec<Label>,
+    /// Write the container's id to a new file
+    #[arg(long, value_name = "FILE")]
+    cidfile: Option<PathBuf>,
+    /// Signal that `rrun stop` sends
+    #[arg(long, value_name = "SIGNAL")]
+    stop_signal: Option<Signal>,
+    /// Allow plain HTTP and unverified certificates when pulling
+    #[arg(long)]
+    insecure: bool,
+    /// Image to run
+    image: String,
+    /// Command and its arguments; the image's otherwise
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    command: Vec<String>,
+}
+
+pub(super) fn run(args: RunArgs, context: &Context) -> anyhow::Result<u8> {
+    if args.tty && args.interactive && !args.detach && !io::stdin().is_terminal() {
+        bail!("-i and -t together need a terminal as standard input");
+    }
+    let cidfile = args.cidfile.as_deref().map(CidFile::create).transpose()?;
+    let engine = context.engine()?;
+    let platform = args.platform.clone().unwrap_or_else(Platform::host);
+    let image = image::resolve(engine.store(), &args.image, args.pull, &platform, |reference| {
+        pull::pull(engine.store(), reference, &platform, args.insecure)
+    })?;
+    let name = args.name.clone();
+    let detach = args.detach;
+    let prepared = engine.create(args.request()?, name.as_ref(), &image, caller_env)?;
+    let id = prepared.id().clone();
+    if detach {
+        report::warn(&prepared.start_detached()?);
+        if let Some(cidfile) = cidfile {
+            cidfile.keep(id.as_str())?;
+        }
+        writeln!(io::stdout(), "{id}")?;
+        return Ok(0);
+    }
+    let code = prepared.run_attached(|warnings| {
+        report::warn(warnings);
+        cidfile.map_or(Ok(()), |cidfile| cidfile.keep(id.as_str()))
+    })?;
+    Ok(u8::try_from(code & 0xff).unwrap_or(u8::MAX))
+}
+
+impl RunArgs {
+    /// Turns the arguments into what the engine understands, reading the
+    /// files they name.
+    fn request(self) -> anyhow::Result<Request> {
+        let mut env = Vec::new();
+        for path in &self.env_file {
+            let bytes =
+                fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+            let entries = parse_env_file(&bytes)
+                .map_err(|reason| anyhow::anyhow!("cannot use {}: {reason}", path.display()))?;
+            env.extend(entries);
+        }
+        env.extend(self.env);
+        let mut mounts: Vec<_> =
+            self.volume.into_iter().chain(self.mount).chain(self.tmpfs).collect();
+        for mount in &mut mounts {
+            if let MountRequest::Bind(bind) = mount {
+                bind.source = std::path::absolute(&bind.source)
+                    .with_context(|| format!("cannot use {}", bind.source.display()))?;
+            }
+        }
+        let mut security = SecurityConfig {
+            cap_add: self.cap_add,
+            cap_drop: self.cap_drop,
+            ..SecurityConfig::default()
+        };
+        for option in self.security_opt {
+            match option {
+                SecurityOption::NoNewPrivileges(yes) => security.no_new_privileges = yes,
+                SecurityOption::Seccomp(SeccompChoice::File(path)) => {
+                    let path = std::path::absolute(&path)
+                        .with_context(|| format!("cannot use {}", path.display()))?;
+                    security.seccomp = SeccompChoice::File(path);
+                }
+                SecurityOption::Seccomp(choice) => security.seccomp = choice,
+                SecurityOption::NoModule => {}
+            }
+        }
+        let limits = LimitsConfig {
+            memory: self.memory,
+            memory_swap: self.memory_swap,
+            cpus: self.cpus,
+            pids: self.pids_limit.unwrap_or_default(),
+            ulimits: self.ulimit,
+        };
+        check_swap(&limits)?;
+        Ok(Request {
+            image: self.image,
+            args: self.command,
+            entrypoint: self.entrypoint,
+            env,
+            workdir: self.workdir,
+            user: self.user,
+            hostname: self.hostname,
+            terminal: self.tty,
+            interactive: self.interactive,
+            detach: self.detach,
+            remove: self.rm,
+            init: self.init,
+            read_only: self.read_only,
+            network: self.network,
+            mounts,
+            limits,
+            security,
+            labels: self.label.into_iter().map(|label| (label.key, label.value)).collect(),
+            stop_signal: self.stop_signal,
+        })
+    }
+}
+
+fn check_swap(limits: &LimitsConfig) -> anyhow::Result<()> {
+    match (limits.memory, limits.memory_swap) {
+        (None, Some(_)) => bail!("--memory-swap needs --memory as well"),
+        (Some(memory), Some(SwapLimit::Total(total))) if total < memory => {
+            bail!(
+                "--memory-swap ({total}) is memory and swap together: it cannot be less than --memory ({memory})"
+            )
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A file that will hold a container's id. It is made before the container,
+/// so that an existing one is noticed in time, and removed if none is made.
+#[derive(Debug)]
+struct CidFile {
+    file: fs::File,
+    path: PathBuf,
+    is_kept: bool,
+}
+
+impl CidFile {
+    fn create(path: &Path) -> anyhow::Result<Self> {
+        let file = fs::File::create_new(path)
+            .with_context(|| format!("cannot create the container id file {}", path.display()))?;
+        Ok(Self { file, path: path.to_owned(), is_kept: false })
+    }
+
+    fn keep(mut self, id: &str) -> io::Result<()> {
+        self.file.write_all(id.as_bytes())?;
+        self.is_kept = true;
+        Ok(())
+    }
+}
+
+impl Drop for CidFile {
+    fn drop(&mut self) {
+        if !self.is_kept
+            && let Err(error) = fs::remove_file(&self.path)
+        {
+            tracing::debug!(path = %self.path.display(), %error, "an empty file is left");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser as _;
+
+    #[derive(Debug, clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        run: RunArgs,
+    }
+
+    fn parse(line: &str) -> Result<RunArgs, String> {
+        let words = std::iter::once("run").chain(line.split(' '));
+        Line::try_parse_from(words).map(|line| line.run).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn flags_end_at_the_image() {
+        let args = parse("--rm -it -e A=1 busybox sh -c -it --rm").unwrap();
+        assert!(args.rm && args.interactive && args.tty && !args.detach);
+        assert_eq!(args.image, "busybox");
+        assert_eq!(args.command, ["sh", "-c", "-it", "--rm"]);
+    }
+
+    #[test]
+    fn dockers_spellings_are_understood() {
+        let request = parse(
+            "-dit -h box -m 64m --memory-swap -1 --cpus .5 --pids-limit -1 --net none -v /a:/b:ro \
+             --mount type=tmpfs,target=/t --tmpfs /u:size=1m -w /w -u 1:2 --name n1 --cap-add ALL \
+             --cap-drop=net_raw --security-opt no-new-privileges --ulimit nofile=1:2 --init \
+             --read-only -l a=b --entrypoint sh --stop-signal INT --label c img -x",
+        )
+        .unwrap()
+        .request()
+        .unwrap();
+        assert!(request.detach && request.interactive && request.terminal && request.init);
+        assert!(request.read_only && request.security.no_new_privileges);
+        assert_eq!(request.hostname.as_deref(), Some("box"));
+        assert_eq!(request.limits.memory, Some(Bytes(64 << 20)));
+        assert_eq!(request.limits.memory_swap, Some(SwapLimit::Unlimited));
+        assert_eq!(request.limits.cpus, Some(Cpus { milli: 500 }));
+        assert_eq!(request.limits.pids, PidsLimit(None));
+        assert_eq!(request.network, NetworkMode::None);
+        let targets: Vec<_> = request.mounts.iter().map(MountRequest::target).collect();
+        assert_eq!(targets, ["/b", "/t", "/u"].map(Path::new));
+        assert_eq!(
+            request.labels.into_iter().collect::<Vec<_>>(),
+            [("a".to_owned(), "b".to_owned()), ("c".to_owned(), String::new())]
+        );
+        assert_eq!(request.entrypoint.as_deref(), Some("sh"));
+        assert_eq!(request.args, ["-x"]);
+    }
+
+    #[test]
+    fn mistakes_are_explained() {
+        for (line, words) in [
+            ("--memory 1m img", "the least memory a container can be given is 6 MiB"),
+            ("--network bridge img", "no network \"bridge\"; there are host and none"),
+            ("-v data:/data img", "named volumes such as \"data\" are not supported yet"),
+            ("--nam x img", "--name"),
+            ("--rm", "<IMAGE>"),
+        ] {
+            let error = parse(line).unwrap_err();
+            assert!(error.contains(words), "{line}: {error}");
+        }
+        for (line, words) in [
+            ("--memory-swap 1g img", "--memory-swap needs --memory"),
+            ("--memory 2g --memory-swap 1g img", "cannot be less than --memory (2 GiB)"),
+            ("--env-file /does/not/exist img", "cannot read /does/not/exist"),
+        ] {
+            let error = parse(line).unwrap().request().unwrap_err().to_string();
+            assert!(error.contains(words), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_id_file_is_never_overwritten_and_not_left_empty() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("cid");
+        drop(CidFile::create(&path).unwrap());
+        assert!(!path.exists());
+        CidFile::create(&path).unwrap().keep("abc").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "abc");
+        assert!(CidFile::create(&path).unwrap_err().to_string().contains("cannot create"));
+    }
+
+    #[test]
+    fn an_environment_file_comes_before_single_variables() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("env");
+        fs::write(&path, "A=file\nB=file\n").unwrap();
+        let args = parse(&format!("-e A=flag --env-file {} img", path.display())).unwrap();
+        let env: Vec<_> = args.request().unwrap().env.into_iter().map(|e| e.value).collect();
+        assert_eq!(env, [Some("file"), Some("file"), Some("flag")].map(|v| v.map(str::to_owned)));
+    }
+}

@@ -1,0 +1,18 @@
+//! The control group of a container: it has the container's id in its name,
+//! so that it is found again by whoever cleans up after a crash.
+
+use super::error::{Error, Result};
+use super::id::ContainerId;
+
+/// What the names of all our control groups begin with.
+pub(crate) const PREFIX: &str = "rrun-";
+
+/// Returns the name of a container's control group.
+pub(crate) fn name(id: &ContainerId) -> String {
+    format!("{PREFIX}{id}")
+}
+
+/// Removes a container's control group and whatever still runs in it.
+pub(crate) fn destroy(id: &ContainerId) -> Result<()> {
+    sandbox::cgroup::destroy(&name(id)).map(drop).map_err(Error::Sandbox)
+}

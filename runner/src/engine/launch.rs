@@ -1,0 +1,206 @@
+//! Making containers and starting them, in the foreground and behind.
+
+use std::io;
+
+use sandbox::log::LogWriter;
+use sandbox::shim::{self, ShimSpec};
+use sandbox::{Exit, Sandboxed, Spec};
+use store::layers::{Snapshot, prepare_upper, snapshot_pins};
+use store::{Image, Pins};
+
+use super::containers::{Claim, Container, Ownership};
+use super::error::{Error, IoContext as _, Result};
+use super::id::ContainerId;
+use super::log::Stream;
+use super::name::Name;
+use super::options::Signal;
+use super::process::{boot_id, start_time};
+use super::request::{Identity, Request};
+use super::session::Session;
+use super::state::{ExitRecord, Running, write_json};
+use super::{Engine, files, spec, volume};
+
+/// A container that is made and not yet started. Dropping it removes it.
+#[derive(Debug)]
+pub struct Prepared<'e> {
+    engine: &'e Engine,
+    container: Container,
+    /// Taken when the container is started.
+    ownership: Option<Ownership>,
+    spec: Spec,
+}
+
+impl Engine {
+    /// Makes a container from an image.
+    ///
+    /// `caller_env` looks up a variable of the caller.
+    ///
+    /// # Errors
+    ///
+    /// When what is asked for cannot be, when the name is in use, and when
+    /// files cannot be written. Nothing is left then.
+    pub fn create(
+        &self,
+        request: Request,
+        name: Option<&Name>,
+        image: &Image,
+        caller_env: impl Fn(&str) -> Option<String>,
+    ) -> Result<Prepared<'_>> {
+        let claim = self.containers().claim(name)?;
+        let identity = Identity {
+            id: claim.id.clone(),
+            name: claim.name.clone(),
+            image: image.config_digest,
+            now: (self.clock)(),
+        };
+        let config = request.settle(&image.config, identity, caller_env)?;
+        let snapshot = self.stack(&claim, image)?;
+        let dir = claim.dir();
+        prepare_upper(dir, &snapshot)?;
+        let mut mounts = files::make(dir, &config)?;
+        mounts.extend(volume::make(dir, &config, || Ok(snapshot.view()?))?);
+        let spec = spec::describe(dir, &config, snapshot.lowers().to_vec(), mounts)?;
+        let (container, ownership) = claim.complete(config)?;
+        Ok(Prepared { engine: self, container, ownership: Some(ownership), spec })
+    }
+
+    /// Stacks the image's layers, and keeps them for as long as the claimed
+    /// directory is there: first pinned, then looked for.
+    fn stack(&self, claim: &Claim, image: &Image) -> Result<Snapshot> {
+        let mut pins = snapshot_pins(image.diff_ids());
+        pins.push(image.manifest_descriptor.digest);
+        Pins::write(self.store(), claim.dir(), &pins)?;
+        // The usual case needs no lease: all is unpacked, and pinned just now.
+        if let Some(snapshot) = self.store().pinned_snapshot(image.diff_ids())? {
+            return Ok(snapshot);
+        }
+        let lease = self.store().lease()?;
+        lease.unpack_image(image)?;
+        Ok(lease.snapshot(image.diff_ids())?)
+    }
+}
+
+impl Prepared<'_> {
+    /// Returns the container's id.
+    pub fn id(&self) -> &ContainerId {
+        &self.container.config.id
+    }
+
+    /// Starts the container behind the caller's back, with a shim that keeps
+    /// its log and its exit status. Returns what the user should know about
+    /// the start.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be started. Nothing is left then.
+    pub fn start_detached(mut self) -> Result<Vec<String>> {
+        let dir = self.container.dir();
+        let exit_command =
+            if self.container.config.remove { self.sweep_command()? } else { Vec::new() };
+        let ownership = self.ownership.as_ref().expect("only ending takes it");
+        let shim = ShimSpec {
+            spec: self.spec.clone(),
+            log: self.container.log(),
+            running: dir.join("running"),
+            exit: dir.join("exit"),
+            open_stdin: self.container.config.open_stdin,
+            exit_command,
+            keep: ownership.share()?,
+        };
+        let started = shim::start(shim).map_err(Error::Sandbox)?;
+        // From now on the shim watches.
+        drop(self.ownership.take());
+        Ok(started.warnings)
+    }
+
+    /// Returns the command by which a shim removes what has ended.
+    fn sweep_command(&self) -> Result<Vec<String>> {
+        let program = std::env::current_exe().trying("find the program's own path")?;
+        let root = self.engine.store().root().path();
+        let words = [program.as_os_str(), "--root".as_ref(), root.as_os_str(), "sweep".as_ref()];
+        let invalid = |_| Error::Invalid { what: format!("{} is not UTF-8", root.display()) };
+        words.into_iter().map(|word| word.to_owned().into_string().map_err(invalid)).collect()
+    }
+
+    /// Runs the container until it ends, joined to the caller's input, output
+    /// and signals, and returns its exit code.
+    ///
+    /// `started` is called once it runs, with what the user should know about
+    /// the start.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be started or watched. Nothing is left then.
+    pub fn run_attached(
+        mut self,
+        started: impl FnOnce(&[String]) -> io::Result<()>,
+    ) -> Result<i32> {
+        let process = &self.container.config.process;
+        let session = Session::begin(process.terminal, self.container.config.open_stdin)?;
+        let (ends, stdio) = session.streams()?;
+        self.spec.process.terminal_size = session.terminal_size();
+        let sandboxed = sandbox::spawn(&self.spec, stdio).map_err(Error::Sandbox)?;
+        self.write_running(&sandboxed)?;
+        started(sandboxed.warnings()).trying("report the container's start")?;
+        let mut log = LogWriter::new(&self.container.log());
+        let clock = self.engine.clock;
+        let in_place_of = session.join(&sandboxed, ends, !process.init, |stream, bytes| {
+            log.write(stream == Stream::Stdout, bytes, clock().into())
+        })?;
+        log.finish().trying("write the container's log")?;
+        drop(session);
+        let exit = sandboxed.wait().map_err(Error::Sandbox)?;
+        let record = self.exit_record(exit, in_place_of, sandboxed.oom_killed());
+        // The control group goes before the container's directory does.
+        drop(sandboxed);
+        let ownership = self.ownership.take().expect("only ending takes it");
+        if self.container.config.remove {
+            self.container.remove_owned(self.engine.containers(), ownership)?;
+        } else {
+            // Whoever reads that it has ended may remove it at once.
+            drop(ownership);
+            write_json(&self.container.dir().join("exit"), &record)?;
+        }
+        Ok(record.code)
+    }
+
+    /// Records which process is the container's, and that this one watches it.
+    fn write_running(&self, sandboxed: &Sandboxed) -> Result<()> {
+        let myself = std::process::id().cast_signed();
+        let running = Running {
+            pid: sandboxed.pid().cast_signed(),
+            start_time: sandboxed.start_time(),
+            shim_pid: myself,
+            shim_start_time: start_time(myself)?,
+            boot_id: boot_id()?,
+            started: (self.engine.clock)(),
+        };
+        write_json(&self.container.dir().join("running"), &running)
+    }
+
+    fn exit_record(&self, exit: Exit, in_place_of: Option<Signal>, oom_killed: bool) -> ExitRecord {
+        // A process killed because it would not hear a signal is reported as
+        // one that the signal ended: what would have happened outside.
+        let exit = match in_place_of {
+            Some(signal) if exit == Exit::Signal(Signal::KILL.number()) => {
+                Exit::Signal(signal.number())
+            }
+            _ => exit,
+        };
+        let signal = match exit {
+            Exit::Code(_) => None,
+            Exit::Signal(signal) => Some(signal),
+        };
+        ExitRecord { code: exit.status(), signal, oom_killed, finished: (self.engine.clock)() }
+    }
+}
+
+impl Drop for Prepared<'_> {
+    fn drop(&mut self) {
+        let Some(ownership) = self.ownership.take() else { return };
+        let removed = self.container.remove_owned(self.engine.containers(), ownership);
+        if let Err(error) = removed {
+            tracing::warn!(%error, "a container that was not started is left");
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! Containers with names, logs, volumes and exit statuses.
+//!
+//! ```text
+//! request ─ settle ─► config ─ describe ─► sandbox::Spec ─ launch ─► process
+//!            ▲ image                ▲ layers, files, volumes
+//! ```
+
+pub mod attach;
+pub mod config;
+pub mod containers;
+pub mod exec;
+pub mod files;
+pub mod id;
+pub mod image;
+pub mod launch;
+pub mod log;
+pub mod name;
+pub mod options;
+pub mod process;
+pub mod pump;
+pub mod request;
+pub mod session;
+pub mod signals;
+pub mod spec;
+pub mod state;
+pub mod stop;
+pub mod terminal;
+pub mod timestamp;
+pub mod volume;
+
+mod cgroup;
+mod error;
+mod tree;
+
+use std::path::Path;
+
+use store::Store;
+
+pub use error::{Error, Result};
+
+use containers::Containers;
+use timestamp::Timestamp;
+
+/// Everything about containers in one state directory.
+#[derive(Debug)]
+pub struct Engine {
+    store: Store,
+    containers: Containers,
+    clock: fn() -> Timestamp,
+}
+
+impl Engine {
+    /// Opens the state directory, which is made if it is not there. `clock`
+    /// tells the time.
+    ///
+    /// # Errors
+    ///
+    /// When the directory cannot be used, or belongs to a newer version.
+    pub fn open(root: &Path, clock: fn() -> Timestamp) -> Result<Self> {
+        let store = Store::open(root)?;
+        let containers = Containers::new(store.root().path());
+        Ok(Self { store, containers, clock })
+    }
+
+    /// Returns the images and layers.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Returns the containers.
+    pub fn containers(&self) -> &Containers {
+        &self.containers
+    }
+
+    /// Removes what killed programs have left. What cannot be removed now is
+    /// left for the next time: nobody asked for it.
+    pub fn sweep(&self) {
+        if let Err(error) = self.containers.sweep() {
+            tracing::warn!(%error, "what killed programs have left was not removed");
+        }
+        if let Err(error) = sandbox::cgroup::sweep(cgroup::PREFIX) {
+            tracing::warn!(%error, "control groups of killed programs were not removed");
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! `kill -9` at any moment: the next command understands what is left, and
+//! nothing stays for ever.
+
+use std::io::Read as _;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::harness::{Host, cgroups, finish};
+
+/// How many programs are killed in the short form. `RRUN_SOAK=1000` makes it long.
+const ROUNDS: u32 = 24;
+
+fn kill_9(pid: u32) {
+    kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL).unwrap();
+}
+
+fn is_alive(pid: &str) -> bool {
+    let status = std::fs::read_to_string(Path::new("/proc").join(pid).join("stat"));
+    status.is_ok_and(|stat| !stat.contains(") Z "))
+}
+
+#[track_caller]
+fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !done() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn privileged_a_killed_foreground_takes_its_container_along() {
+    let host = Host::new();
+    let args =
+        ["run", "--name", "box", "--memory", "64m", "busybox", "sh", "-c", "echo ready; sleep 100"];
+    let mut child = host.start(&args);
+    let mut ready = [0; 6];
+    child.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap();
+    let pid = host.inspect("box", "{{.State.Pid}}");
+    let id = host.ids().remove(0);
+    assert!(is_alive(&pid));
+    kill_9(child.id());
+    child.wait().unwrap();
+    wait_until("the container lives on", || !is_alive(&pid));
+    assert_eq!(host.rrun(&["ps", "-q"]).ok(), "");
+    assert!(host.rrun(&["ps", "-a"]).ok().contains("Exited (255)"));
+    assert!(host.inspect("box", "{{.State.Error}}").contains("was killed"));
+    assert_eq!(host.rrun(&["logs", "box"]).ok(), "ready");
+    assert_eq!(host.rrun(&["wait", "box"]).ok(), "255");
+    host.rrun(&["rm", "box"]).ok();
+    assert!(cgroups(&id).is_empty());
+    host.assert_empty();
+}
+
+#[test]
+fn privileged_a_killed_foreground_with_rm_is_swept() {
+    let host = Host::new();
+    let mut child = host.start(&["run", "--rm", "busybox", "sh", "-c", "echo ready; sleep 100"]);
+    let mut ready = [0; 6];
+    child.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap();
+    let id = host.ids().remove(0);
+    let pid = host.inspect(&id, "{{.State.Pid}}");
+    kill_9(child.id());
+    child.wait().unwrap();
+    wait_until("the container lives on", || !is_alive(&pid));
+    // Any next command will do.
+    host.rrun(&["run", "--rm", "busybox", "true"]).ok();
+    host.assert_empty();
+    assert!(cgroups(&id).is_empty());
+}
+
+#[test]
+fn privileged_a_killed_shim_is_understood() {
+    let host = Host::new();
+    let id = host
+        .rrun(&["run", "-d", "--name", "box", "--memory", "64m", "busybox", "sleep", "100"])
+        .ok();
+    let running = std::fs::read(host.root().join("containers").join(&id).join("running")).unwrap();
+    let running: serde_json::Value = serde_json::from_slice(&running).unwrap();
+    let pid = running["pid"].to_string();
+    kill_9(u32::try_from(running["shim_pid"].as_u64().unwrap()).unwrap());
+    wait_until("the container lives on", || !is_alive(&pid));
+    host.wait_for("box", "exited");
+    assert_eq!(host.inspect("box", "{{.State.ExitCode}}"), "255");
+    let error = host.rrun(&["exec", "box", "true"]).fails(1);
+    assert!(error.contains("not running"), "{error}");
+    host.rrun(&["prune"]).ok();
+    host.assert_empty();
+    assert!(cgroups(&id).is_empty());
+}
+
+#[test]
+fn privileged_a_reboot_is_noticed() {
+    let host = Host::new();
+    let id = host.rrun(&["run", "-d", "--name", "box", "busybox", "sleep", "100"]).ok();
+    let file = host.root().join("containers").join(&id).join("running");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let running: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let boot_id = running["boot_id"].as_str().unwrap();
+    std::fs::write(&file, text.replace(boot_id, "00000000-0000-0000-0000-000000000000")).unwrap();
+    assert_eq!(host.inspect("box", "{{.State.Status}} {{.State.Pid}}"), "exited 0");
+    // Pids of another boot are nobody's: nothing is signalled.
+    host.rrun(&["stop", "box"]).ok();
+    assert!(is_alive(&running["pid"].to_string()));
+    std::fs::write(&file, text).unwrap();
+    host.rrun(&["rm", "-f", "box"]).ok();
+    host.assert_empty();
+}
+
+#[test]
+fn privileged_a_container_cut_short_while_it_is_made_is_garbage() {
+    let host = Host::new();
+    let id = "ab".repeat(32);
+    let dir = host.root().join("containers").join(&id);
+    std::fs::create_dir_all(dir.join("upper")).unwrap();
+    let names = host.root().join("names");
+    std::fs::create_dir_all(&names).unwrap();
+    std::os::unix::fs::symlink(&id, names.join("web")).unwrap();
+    host.rrun(&["ps"]).ok();
+    assert_eq!(host.ids(), [""; 0]);
+    // The name of what never was is free.
+    host.rrun(&["run", "--rm", "--name", "web", "busybox", "true"]).ok();
+    host.assert_empty();
+}
+
+#[test]
+fn privileged_killed_at_any_moment_nothing_stays() {
+    let rounds =
+        std::env::var("RRUN_SOAK").ok().and_then(|text| text.parse().ok()).unwrap_or(ROUNDS);
+    let host = Host::new();
+    // The whole of a run takes a few milliseconds: hit each of them.
+    let whole = {
+        let before = Instant::now();
+        host.rrun(&["run", "--rm", "--memory", "64m", "busybox", "true"]).ok();
+        before.elapsed()
+    };
+    for round in 0..rounds {
+        let args: &[&str] = match round % 4 {
+            0 => &["run", "--rm", "--memory", "64m", "busybox", "true"],
+            1 => &["run", "--rm", "busybox", "sleep", "100"],
+            2 => &["run", "-d", "--name", "x", "--memory", "64m", "busybox", "sleep", "100"],
+            _ => &["run", "-d", "--rm", "--name", "x", "busybox", "sleep", "0.01"],
+        };
+        let mut child = host.start(args);
+        std::thread::sleep(whole.mul_f64(1.2) * (round / 4) / (rounds / 4).max(1));
+        kill_9(child.id());
+        child.wait().unwrap();
+        drop(child);
+        // The next command works, whatever is left.
+        host.rrun(&["ps", "-a"]).ok();
+        let next = host.rrun(&["run", "--rm", "busybox", "echo", "fine"]);
+        assert_eq!(next.ok(), "fine", "round {round}");
+        let mut words = vec!["rm".to_owned(), "-f".to_owned(), "x".to_owned()];
+        words.extend(host.ids());
+        let words: Vec<_> = words.iter().map(String::as_str).collect();
+        host.rrun(&words).ok();
+    }
+    // A container whose start was just under way ends on its own.
+    wait_until("containers are left", || {
+        host.rrun(&["prune"]).ok();
+        host.ids().is_empty()
+    });
+    host.assert_no_traces();
+    assert!(cgroups(host.root().to_str().unwrap()).is_empty());
+}
+
+#[test]
+fn privileged_many_at_once() {
+    let host = Host::new();
+    let children: Vec<_> = (0..12)
+        .map(|number| {
+            let text = number.to_string();
+            host.start(&["run", "--rm", "busybox", "echo", &text])
+        })
+        .collect();
+    for (number, child) in children.into_iter().enumerate() {
+        assert_eq!(finish(child).ok(), number.to_string());
+    }
+    host.assert_empty();
+}

@@ -1,0 +1,11 @@
+//! The program as its users have it: real containers, so root is needed.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod background;
+mod basics;
+mod faults;
+mod harness;
+mod hostile;
+mod limits;
+mod mounts;
+mod terminal;
