@@ -4,7 +4,6 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 use std::fs;
-use std::io::Write as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
@@ -13,6 +12,7 @@ use std::time::Duration;
 use oci::{
     Algorithm, Compression, Descriptor, DiffId, Digest, ImageConfig, Manifest, MediaType, Platform,
 };
+use store::layers::{Kind, LayerOptions, LayerWriter, Metadata};
 use store::{Lease, PruneImages, PruneOptions, PruneRecords, StepRecord, Store};
 
 const ROOT: &str = "STORE_KILL_ROOT";
@@ -62,8 +62,6 @@ fn build(store: &Store, numbers: &mut Numbers) {
         Some(record) => record.layer.unwrap().1,
         None => {
             let layer = layer(&lease, number);
-            let scratch = lease.scratch("run").unwrap();
-            fs::create_dir_all(scratch.join("upper/usr")).unwrap();
             let record =
                 StepRecord { layer: Some((DiffId(layer.digest), layer.clone())), extra: ().into() };
             store.steps().put(&lease, &key, &record).unwrap();
@@ -71,6 +69,7 @@ fn build(store: &Store, numbers: &mut Numbers) {
         }
     };
     let diff_id = DiffId(layer.digest);
+    run(&lease, &layer, number);
     let layer = lease.compressed(&diff_id, &layer, Compression::Gzip, None).unwrap();
     let mut config = ImageConfig::new(Platform::host());
     config.rootfs_diff_ids.push(diff_id);
@@ -81,13 +80,52 @@ fn build(store: &Store, numbers: &mut Numbers) {
     check_images(store);
 }
 
+/// Writes a layer of some directories and files, as COPY does.
 fn layer(lease: &Lease, number: u64) -> Descriptor {
-    let mut ingest = lease.ingest().unwrap();
-    for block in 0..200 * (number + 1) {
-        ingest.write_all(&[u8::try_from(block % 200).unwrap(); 1000]).unwrap();
+    let mut layer = LayerWriter::new(lease, &LayerOptions::default()).unwrap();
+    let directory = Metadata { mode: 0o755, ..mine() };
+    for name in 0..=number {
+        // Directories whose parent has no entry make the layer need a fix-up.
+        let path = format!("usr/{name}");
+        layer.add(Path::new(&path), Kind::Directory, &directory).unwrap();
+        for block in 0..20 {
+            let content = vec![u8::try_from(block).unwrap(); 10_000];
+            let path = format!("usr/{name}/{block}");
+            let size = content.len() as u64;
+            layer.add_file(Path::new(&path), &mine(), size, &mut &*content).unwrap();
+        }
     }
-    let layer = ingest.commit(None).unwrap();
-    Descriptor::new(MediaType::OCI_LAYER_TAR, layer.digest, layer.size)
+    layer.finish().unwrap().descriptor
+}
+
+/// Unpacks the layer on top of another, looks at both, and makes a change, as RUN does.
+fn run(lease: &Lease, layer: &Descriptor, number: u64) {
+    let base = layer_of_base(lease);
+    let stack = [DiffId(base.digest), DiffId(layer.digest)];
+    lease.unpack(&base, stack[0]).unwrap();
+    lease.unpack(layer, stack[1]).unwrap();
+    let snapshot = lease.snapshot(&stack).unwrap();
+    let path = format!("usr/{number}/7");
+    let content = snapshot.read_file(Path::new(&path), 10_000).unwrap().unwrap();
+    assert_eq!(content, [7; 10_000]);
+    let active = lease.active(&snapshot).unwrap();
+    fs::write(active.upper().join("made"), number.to_le_bytes()).unwrap();
+    active.into_layer(&LayerOptions::default()).unwrap();
+}
+
+fn layer_of_base(lease: &Lease) -> Descriptor {
+    let mut layer = LayerWriter::new(lease, &LayerOptions::default()).unwrap();
+    for (path, mode) in [("", 0o755), ("usr", 0o711)] {
+        layer.add(Path::new(path), Kind::Directory, &Metadata { mode, ..mine() }).unwrap();
+    }
+    layer.finish().unwrap().descriptor
+}
+
+/// Metadata that anybody may set.
+fn mine() -> Metadata {
+    let uid = rustix::process::geteuid().as_raw();
+    let gid = rustix::process::getegid().as_raw();
+    Metadata { mode: 0o644, uid, gid, ..Metadata::default() }
 }
 
 /// Every image in the table can be used as long as it is held.
@@ -158,7 +196,7 @@ fn programs_killed_at_any_moment_leave_a_whole_store_and_no_garbage() {
     let store = Store::open(dir.path()).unwrap();
     let options = PruneOptions { records: PruneRecords::All, images: PruneImages::Unused };
     assert!(!store.prune(&options).unwrap().images.is_empty());
-    for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
-        assert_eq!(fs::read_dir(store.root().blobs(algorithm)).unwrap().count(), 0);
+    for directory in ["blobs/sha256", "layers/sha256", "chains/sha256", "l", "compressed"] {
+        assert_eq!(fs::read_dir(dir.path().join(directory)).unwrap().count(), 0, "{directory}");
     }
 }
