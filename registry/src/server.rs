@@ -31,8 +31,8 @@ const MAX_CONNECTIONS: usize = 4096;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The most that one connection has read and not yet handled, in bytes; limits
-/// heads of requests as well. 256 uploads at once stay below 32 MiB.
-const READ_BUFFER_BYTES: usize = 128 << 10;
+/// heads of requests as well. 256 uploads at once stay below 16 MiB.
+const READ_BUFFER_BYTES: usize = 64 << 10;
 
 /// How many header fields a request may have.
 const MAX_HEADERS: usize = 64;

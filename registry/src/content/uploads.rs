@@ -31,14 +31,14 @@ use crate::storage::{Opened, Storage, UploadId, Writer};
 pub const MAX_UPLOAD_AGE: Duration = Duration::from_secs(24 * 3600);
 
 /// What all uploads together may hold in memory, in bytes.
-const BUDGET_BYTES: usize = 32 << 20;
+const BUDGET_BYTES: usize = 16 << 20;
 
 /// The largest batch: long enough that changing threads costs nothing beside
 /// hashing it (about 1 ms), short enough that two fit into a processor's cache.
 const MAX_BATCH_BYTES: usize = 512 << 10;
 
 /// The smallest batch, however many uploads there are.
-const MIN_BATCH_BYTES: usize = 64 << 10;
+const MIN_BATCH_BYTES: usize = 32 << 10;
 
 /// Batches end at multiples of this, so that a storage can write whole blocks.
 const BLOCK_BYTES: usize = 4096;
