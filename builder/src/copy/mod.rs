@@ -10,7 +10,6 @@
 
 mod archive;
 mod digest;
-mod glob;
 mod mode;
 mod owner;
 mod place;

@@ -3,10 +3,9 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use super::glob;
 use crate::context::is_ignored;
 use crate::error::{Error, Result};
-use crate::ignore::Ignore;
+use crate::ignore::{Ignore, glob};
 use crate::tree::{Node, Tree, normalize, resolve};
 
 /// A source word after expansion, and the flags that change what it selects.
@@ -53,12 +52,12 @@ pub fn select(tree: &dyn Tree, selector: &Selector<'_>) -> Result<Vec<Selected>>
     let Some(text) = normal.to_str() else {
         return one(tree, selector, &pivot, &normal, false);
     };
-    if !glob::is_pattern(text) {
+    if !is_pattern(text) {
         return one(tree, selector, &pivot, &normal, false);
     }
     // The names before the first wildcard are a plain path, whose links are followed.
     let names: Vec<&str> = text.split('/').collect();
-    let first = names.iter().position(|name| glob::is_pattern(name)).unwrap_or(0);
+    let first = names.iter().position(|name| is_pattern(name)).unwrap_or(0);
     let plain: PathBuf = names[..first].iter().collect();
     let start = resolve(tree, &pivot.join(&plain), true)?;
     if !start.node.as_ref().is_some_and(Node::is_dir) {
@@ -77,6 +76,11 @@ pub fn select(tree: &dyn Tree, selector: &Selector<'_>) -> Result<Vec<Selected>>
     Ok(selected)
 }
 
+/// Returns whether a word has wildcards or escapes, and is not just a name.
+fn is_pattern(word: &str) -> bool {
+    word.contains(['*', '?', '[', '\\'])
+}
+
 /// Collects the paths (in the words' own terms) that match the remaining names.
 fn expand(
     tree: &dyn Tree,
@@ -93,7 +97,10 @@ fn expand(
     }
     for name in tree.list(dir)? {
         let Some(text) = name.to_str() else { continue };
-        if !any_depth && !glob::matches(pattern, text) {
+        let is_match = any_depth
+            || glob::matches(pattern, text)
+                .map_err(|error| Error::Instruction(format!("{error} {pattern:?}")))?;
+        if !is_match {
             continue;
         }
         let (path, written) = (dir.join(&name), as_written.join(&name));

@@ -160,7 +160,6 @@ impl Applying<'_, '_> {
         let args = command.to_args(&config::shell(config));
         let line = format!("ENTRYPOINT {}", quote_list(&args));
         config.entrypoint = Some(args);
-        config.args_escaped = Some(true);
         if !has_cmd {
             config.cmd = None;
         }
@@ -351,7 +350,6 @@ impl Applying<'_, '_> {
         if is_directory && target != "/" {
             target.push('/');
         }
-        let exclude = self.expand_each(&files.exclude)?;
         let copy = Copy {
             is_add: unpack.is_some(),
             origin,
@@ -361,15 +359,11 @@ impl Applying<'_, '_> {
             chmod,
             link: files.link,
             parents,
-            exclude,
+            exclude: files.exclude.clone(),
             unpack: unpack.unwrap_or(false),
         };
         self.step(Action::Copy(copy), text, line);
         Ok(())
-    }
-
-    fn expand_each(&self, texts: &[String]) -> Applied<Vec<String>> {
-        texts.iter().map(|text| self.expand(text)).collect()
     }
 
     fn source(&self, source: &Source, keyword: &str) -> Applied<CopySource> {

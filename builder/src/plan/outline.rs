@@ -29,12 +29,14 @@ pub fn plan(
     options: &Options,
     images: &BTreeMap<String, ImageConfig>,
 ) -> Result<Planned, Problems> {
-    let globals =
-        Globals::new(file, &options.build_args, &options.platform, options.target.as_deref())
-            .map_err(|(index, reason)| {
-                let span = file.globals[index].span();
-                Problems(vec![error(Code::BadExpansion, span, reason.to_string())])
-            })?;
+    let last = file.stages.last().and_then(|stage| stage.name());
+    let target = options.target.as_deref().or(last);
+    let globals = Globals::new(file, &options.build_args, &options.platform, target).map_err(
+        |(index, reason)| {
+            let span = file.globals[index].span();
+            Problems(vec![error(Code::BadExpansion, span, reason.to_string())])
+        },
+    )?;
     let mut outline = Outline {
         file,
         options,

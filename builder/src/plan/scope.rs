@@ -176,6 +176,14 @@ impl Scope {
         Self { variables: Variables::of_config(env), arguments: Vec::new() }
     }
 
+    /// Sets the variables of an image config again, over ARGs that hid them: a stage that
+    /// starts from another sees its image's environment.
+    pub(super) fn inherit(&mut self, env: &[String]) {
+        for (name, value) in Variables::of_config(env).0 {
+            self.variables.set(&name, &value);
+        }
+    }
+
     /// Expands one word.
     ///
     /// # Errors
@@ -208,7 +216,7 @@ impl Scope {
         globals: &Globals,
     ) -> Result<String, ExpandError> {
         let mut line = "ARG".to_owned();
-        let mut found = Vec::new();
+        // Unlike ENV, each name of one ARG sees those before it.
         for ArgDeclaration { name, default } in declarations {
             let value = match (globals.build_args.get(name), default) {
                 (Some(given), _) => Some(given.clone()),
@@ -220,18 +228,9 @@ impl Scope {
             if let Some(value) = &value {
                 line.push('=');
                 line.push_str(value);
+                self.variables.set(name, value);
             }
-            found.push((name.clone(), value));
-        }
-        // All defaults of one instruction see the environment before it.
-        for (name, value) in found {
-            let is_proxy = PROXIES.contains(&name.to_ascii_uppercase().as_str());
-            if let (Some(value), false) = (&value, is_proxy) {
-                self.variables.set(&name, value);
-            }
-            if !is_proxy {
-                self.arguments.push((name, value));
-            }
+            self.arguments.push((name.clone(), value));
         }
         Ok(line)
     }

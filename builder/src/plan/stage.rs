@@ -42,7 +42,9 @@ impl Start {
     /// An earlier stage, with its build arguments.
     pub(super) fn stage(parent: &Finished) -> Self {
         let (image, triggers) = config::inherited(&parent.stage.config);
-        Self { image, triggers, scope: parent.scope.clone() }
+        let mut scope = parent.scope.clone();
+        scope.inherit(&image.config.env);
+        Self { image, triggers, scope }
     }
 }
 

@@ -143,8 +143,8 @@ fn variables_follow_the_rules_of_arg_and_env() {
       + COPY w2 d/ # buildkit
     stage 1 from stage 0
       [stage-1 1/1] RUN again
-        run ["/bin/sh", "-c", "again"] in /x/2/y as "" env ["PATH=/bin", "BASE=1", "V=2", "W=w2", "E=over", "F=2"]
-      + RUN |3 V=2 W=w2 E=over /bin/sh -c again # buildkit
+        run ["/bin/sh", "-c", "again"] in /x/2/y as "" env ["PATH=/bin", "BASE=1", "V=2", "W=w2", "E=2", "F=2"]
+      + RUN |3 V=2 W=w2 E=2 /bin/sh -c again # buildkit
     "#);
     let Action::Run(run) = &plan.stages[&0].steps[0].action else { panic!() };
     assert_eq!(run.hidden_env, ["HTTP_PROXY=p", "http_proxy=p"]);

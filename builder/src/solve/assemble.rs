@@ -37,7 +37,7 @@ impl State {
 
     /// Starts from a base image.
     pub(super) fn of_image(image: &store::Image) -> Self {
-        let blobs = image.manifest.layers.iter().cloned();
+        let blobs = image.manifest.layers.iter().map(in_oci_terms);
         let layers = image
             .diff_ids()
             .iter()
@@ -76,6 +76,17 @@ impl State {
             });
         }
     }
+}
+
+/// Returns a layer with the media type that an OCI manifest lists it by. The blob is the same.
+fn in_oci_terms(layer: &Descriptor) -> Descriptor {
+    let media_type = match layer.media_type.as_str() {
+        "application/vnd.docker.image.rootfs.diff.tar" => MediaType::OCI_LAYER_TAR,
+        "application/vnd.docker.image.rootfs.diff.tar.gzip" => MediaType::OCI_LAYER_GZIP,
+        "application/vnd.docker.image.rootfs.diff.tar.zstd" => MediaType::OCI_LAYER_ZSTD,
+        _ => return layer.clone(),
+    };
+    Descriptor { media_type, ..layer.clone() }
 }
 
 /// Writes the image of a finished stage; returns its manifest and its config's digest.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use oci::{Descriptor, Digest};
 use store::{Image, Lease};
@@ -259,7 +259,7 @@ impl Solver<'_> {
             Base::Image(name) => {
                 let step = self.numbers.from[&stage];
                 (self.request.events)(Event::Started { step, name: written.from_name(name) });
-                (self.request.events)(Event::Cached { step });
+                (self.request.events)(Event::Done { step, took: Duration::ZERO });
                 State::of_image(&self.images[name])
             }
         }

@@ -25,7 +25,8 @@ fn only_what_a_step_sees_makes_it_run_again() {
             "touch",
             |world| {
                 let file = fs::File::options().write(true).open(world.context().join("src/a"));
-                file.unwrap().set_modified(SystemTime::now() - Duration::from_secs(99)).unwrap();
+                let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_234_567_890);
+                file.unwrap().set_modified(time).unwrap();
             },
             (3, 0),
             "",
@@ -106,11 +107,11 @@ fn a_rebuild_is_the_same_image() {
 
 #[test]
 fn the_same_input_gives_the_same_digest_anywhere() {
-    let digest = |threads_apart: bool| {
+    let digest = |is_older: bool| {
         let world = world();
         let file = fs::File::options().write(true).open(world.context().join("src/a")).unwrap();
-        let year = Duration::from_secs(if threads_apart { 99_000_000 } else { 7 });
-        file.set_modified(SystemTime::now() - year).unwrap();
+        let age = Duration::from_secs(if is_older { 1_100_000_000 } else { 1_700_000_000 });
+        file.set_modified(SystemTime::UNIX_EPOCH + age).unwrap();
         let mut command = world.build_command(DOCKERFILE, &["-q"]);
         let output = command.env("SOURCE_DATE_EPOCH", "1000").output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
