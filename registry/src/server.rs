@@ -27,8 +27,9 @@ use crate::storage::Storage;
 const MAX_CONNECTIONS: usize = 4096;
 
 /// How long a client may take to send the head of a request, or to send another
-/// request on an open connection.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
+/// request on an open connection. Go's clients give up idle connections after 90
+/// seconds; closing later than they do means never closing while they send.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The most that one connection has read and not yet handled, in bytes; limits
 /// heads of requests as well. 256 uploads at once stay below 16 MiB.

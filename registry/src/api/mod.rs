@@ -122,7 +122,8 @@ async fn respond<S: Storage>(
     });
     // A client that is still sending would not read the answer. One that waits
     // for permission to send must not get it.
-    if answer.status().is_client_error() && !parts.headers.contains_key(EXPECT) {
+    let is_refused = answer.status().is_client_error() || answer.status().is_server_error();
+    if is_refused && !parts.headers.contains_key(EXPECT) {
         body.drain().await;
     }
     match parts.method == Method::HEAD {

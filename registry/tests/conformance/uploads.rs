@@ -60,6 +60,43 @@ async fn chunks_in_order_become_a_blob() {
     expect_error(server.get(&location).await, (404, "BLOB_UPLOAD_UNKNOWN")).await;
 }
 
+/// Large enough to be written past the page cache, in pieces that fit no block.
+#[tokio::test]
+async fn a_large_blob_in_odd_pieces_is_whole() {
+    let server = Server::start().await;
+    let bytes = noise(40_000_003, 14);
+    let digest = Digest::sha256(&bytes);
+    let location = server.begin("a").await;
+    let mut offset = 0;
+    for size in [9_000_001, 12_345_678, 4_096, 1, 16_000_000, 7] {
+        let range = format!("{offset}-{}", offset + size - 1);
+        let piece = &bytes[offset..offset + size];
+        assert_eq!(server.patch(&location, Some(&range), piece).await.status(), 202);
+        offset += size;
+    }
+    let response = server.put(&location, &digest.to_string(), &bytes[offset..]).await;
+    assert_eq!(response.status(), StatusCode::CREATED);
+    let pulled = server.get(&format!("/v2/a/blobs/{digest}")).await.bytes().await.unwrap();
+    assert_eq!(Digest::sha256(&pulled), digest);
+    crate::support::verify_blobs(&server.root());
+}
+
+/// A power cut may take bytes that a record counts: then nothing is trusted.
+#[tokio::test]
+async fn an_upload_that_lost_bytes_begins_again() {
+    let server = Server::start().await;
+    let location = server.begin("a").await;
+    server.patch(&location, None, b"0123456789").await;
+    let uuid = location.rsplit('/').next().unwrap();
+    let data = server.root().join("up").join(uuid).join("data");
+    std::fs::write(data, "01234").unwrap();
+    assert_eq!(header(&server.get(&location).await, "range"), "0-0");
+    let response = server.patch(&location, Some("10-11"), b"ab").await;
+    expect_error(response, (416, "BLOB_UPLOAD_INVALID")).await;
+    let digest = Digest::sha256(b"other").to_string();
+    assert_eq!(server.put(&location, &digest, b"other").await.status(), 201);
+}
+
 /// As docker does: one PATCH without length or range, then an empty PUT.
 #[tokio::test]
 async fn a_stream_becomes_a_blob() {

@@ -27,7 +27,7 @@ async fn push_until_it_breaks(url: String, seed: u64, acknowledged: Arc<Mutex<Ac
     let http = client();
     let repository = format!("team{}/app", seed % 3);
     for turn in 0.. {
-        let size = [10, 3_000, 150_000, 2_500_000][usize::try_from((seed + turn) % 4).unwrap()];
+        let size = [10, 3_000, 150_000, 12_000_000][usize::try_from((seed + turn) % 4).unwrap()];
         let layer = noise(size, seed * 1_000 + turn);
         let config = format!(r#"{{"seed":{seed},"turn":{turn}}}"#).into_bytes();
         for bytes in [&layer, &config] {
