@@ -14,6 +14,7 @@ use super::{Context, caller_env};
 /// The exit status is that of the command; 126 if it could not be executed,
 /// 127 if it was not found.
 #[derive(Debug, clap::Args)]
+#[command(override_usage = "rrun exec [OPTIONS] CONTAINER COMMAND [ARGUMENT]...")]
 pub(super) struct ExecArgs {
     /// Do not wait for the command
     #[arg(short, long)]
@@ -33,19 +34,22 @@ pub(super) struct ExecArgs {
     /// User inside, by name or number
     #[arg(short, long, value_name = "USER[:GROUP]")]
     user: Option<String>,
-    /// Container, by name or id
-    container: String,
-    /// Command and its arguments
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
-    command: Vec<String>,
+    /// Container, by name or id, and what to run in it
+    #[arg(trailing_var_arg = true, required = true, value_name = "CONTAINER COMMAND")]
+    container: Vec<String>,
 }
 
 pub(super) fn run(args: ExecArgs, context: &Context) -> anyhow::Result<u8> {
     if args.tty && args.interactive && !args.detach && !io::stdin().is_terminal() {
         bail!("-i and -t together need a terminal as standard input");
     }
+    let mut words = args.container.into_iter();
+    let name = words.next().unwrap_or_default();
+    if words.len() == 0 {
+        bail!("no command given to run in container {name}");
+    }
     let engine = context.engine()?;
-    let container = engine.containers().find(&args.container)?;
+    let container = engine.containers().find(&name)?;
     let env = args
         .env
         .into_iter()
@@ -55,7 +59,7 @@ pub(super) fn run(args: ExecArgs, context: &Context) -> anyhow::Result<u8> {
         })
         .collect();
     let request = ExecRequest {
-        args: args.command,
+        args: words.collect(),
         env,
         workdir: args.workdir,
         user: args.user,

@@ -24,7 +24,10 @@ use super::{Context, caller_env, pull, report};
 /// The exit status is that of the command; 125 if the container could not be
 /// made, 126 if the command could not be executed, 127 if it was not found.
 #[derive(Debug, clap::Args)]
-#[command(disable_help_flag = true)]
+#[command(
+    disable_help_flag = true,
+    override_usage = "rrun run [OPTIONS] IMAGE [COMMAND] [ARGUMENT]..."
+)]
 pub(super) struct RunArgs {
     /// Print help
     #[arg(long, action = clap::ArgAction::Help)]
@@ -122,21 +125,22 @@ pub(super) struct RunArgs {
     /// Allow plain HTTP and unverified certificates when pulling
     #[arg(long)]
     insecure: bool,
-    /// Image to run
-    image: String,
-    /// Command and its arguments; the image's otherwise
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    command: Vec<String>,
+    /// Image to run, and what in it; the image's own command otherwise
+    // One argument, so that all that follows the image is the container's,
+    // also what looks like an option of ours.
+    #[arg(trailing_var_arg = true, required = true, value_name = "IMAGE [COMMAND]")]
+    image: Vec<String>,
 }
 
 pub(super) fn run(args: RunArgs, context: &Context) -> anyhow::Result<u8> {
     if args.tty && args.interactive && !args.detach && !io::stdin().is_terminal() {
         bail!("-i and -t together need a terminal as standard input");
     }
+    let reference = args.image.first().cloned().unwrap_or_default();
     let cidfile = args.cidfile.as_deref().map(CidFile::create).transpose()?;
     let engine = context.engine()?;
     let platform = args.platform.clone().unwrap_or_else(Platform::host);
-    let image = image::resolve(engine.store(), &args.image, args.pull, &platform, |reference| {
+    let image = image::resolve(engine.store(), &reference, args.pull, &platform, |reference| {
         pull::pull(engine.store(), reference, &platform, args.insecure)
     })?;
     let name = args.name.clone();
@@ -149,12 +153,14 @@ pub(super) fn run(args: RunArgs, context: &Context) -> anyhow::Result<u8> {
             cidfile.keep(id.as_str())?;
         }
         writeln!(io::stdout(), "{id}")?;
+        engine.tidy();
         return Ok(0);
     }
     let code = prepared.run_attached(|warnings| {
         report::warn(warnings);
         cidfile.map_or(Ok(()), |cidfile| cidfile.keep(id.as_str()))
     })?;
+    engine.tidy();
     Ok(u8::try_from(code & 0xff).unwrap_or(u8::MAX))
 }
 
@@ -204,9 +210,10 @@ impl RunArgs {
             ulimits: self.ulimit,
         };
         check_swap(&limits)?;
+        let mut words = self.image.into_iter();
         Ok(Request {
-            image: self.image,
-            args: self.command,
+            image: words.next().unwrap_or_default(),
+            args: words.collect(),
             entrypoint: self.entrypoint,
             env,
             workdir: self.workdir,
@@ -293,8 +300,14 @@ mod tests {
     fn flags_end_at_the_image() {
         let args = parse("--rm -it -e A=1 busybox sh -c -it --rm").unwrap();
         assert!(args.rm && args.interactive && args.tty && !args.detach);
-        assert_eq!(args.image, "busybox");
-        assert_eq!(args.command, ["sh", "-c", "-it", "--rm"]);
+        assert_eq!(args.image, ["busybox", "sh", "-c", "-it", "--rm"]);
+        let args = parse("busybox -u x --rm").unwrap();
+        assert!(args.user.is_none() && !args.rm);
+        let request = args.request().unwrap();
+        assert_eq!(
+            (request.image.as_str(), request.args),
+            ("busybox", ["-u", "x", "--rm"].map(str::to_owned).to_vec())
+        );
     }
 
     #[test]
@@ -333,7 +346,7 @@ mod tests {
             ("--network bridge img", "no network \"bridge\"; there are host and none"),
             ("-v data:/data img", "named volumes such as \"data\" are not supported yet"),
             ("--nam x img", "--name"),
-            ("--rm", "<IMAGE>"),
+            ("--rm", "IMAGE"),
         ] {
             let error = parse(line).unwrap_err();
             assert!(error.contains(words), "{line}: {error}");

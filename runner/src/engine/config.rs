@@ -109,9 +109,3 @@ pub struct SecurityConfig {
     /// Which system calls it may make.
     pub seccomp: SeccompChoice,
 }
-
-impl Default for PidsLimit {
-    fn default() -> Self {
-        Self(None)
-    }
-}

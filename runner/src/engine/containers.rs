@@ -6,8 +6,8 @@
 //! │   ├── .lock               taken while a name is claimed or garbage is judged
 //! │   └── <name>              symbolic link → the container's id
 //! └── containers/<id>/        0700
-//!     ├── lock                flock'ed by whoever makes the container, and in
-//!     │                       the foreground for as long as it runs
+//!     ├── lock                flock'ed by whoever makes or watches the container,
+//!     │                       so most of its life; holds its name
 //!     ├── config.json         what was asked; without it the container is not one
 //!     ├── remove              there if the container goes away when it ends
 //!     ├── pins                the layers that gc must keep
@@ -27,7 +27,7 @@
 //!   mount namespace and die with it.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io;
+use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::fs::symlink;
@@ -116,8 +116,10 @@ impl Containers {
         make_private_dir(&dir)?;
         let lock = dir.join("lock");
         let lock = File::create_new(&lock)
-            .and_then(|file| {
+            .and_then(|mut file| {
                 flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+                // For whoever cleans up when there will be no more than this.
+                file.write_all(name.as_str().as_bytes())?;
                 Ok(file)
             })
             .doing("lock", &lock)?;
@@ -140,7 +142,7 @@ impl Containers {
                 containers.push(container);
             }
         }
-        containers.sort_by(|a, b| b.config.created.cmp(&a.config.created));
+        containers.sort_by_key(|container| std::cmp::Reverse(container.config.created));
         Ok(containers)
     }
 
@@ -189,15 +191,17 @@ impl Containers {
         let mut removed = 0;
         for id in self.ids()? {
             let dir = self.dir.join(id.as_str());
-            let complete = dir.join("config.json").exists();
-            if complete && !dir.join("remove").exists() {
+            let is_complete = || dir.join("config.json").exists();
+            let is_to_stay = || is_complete() && !dir.join("remove").exists();
+            if is_to_stay() {
                 continue;
             }
             // An incomplete directory may be about to be locked by its maker.
-            let guard = if complete { None } else { Some(self.lock_names()?) };
+            let guard = if is_complete() { None } else { Some(self.lock_names()?) };
             let Some(ownership) = own(&dir)? else { continue };
             drop(guard);
-            if matches!(Status::read(&dir), Ok(Status::Running(_))) {
+            // It may have been completed, and have run, in between.
+            if is_to_stay() || matches!(Status::read(&dir), Ok(Status::Running(_))) {
                 continue;
             }
             self.remove_dir(&id, &dir)?;
@@ -282,8 +286,8 @@ impl Containers {
     /// garbage for the next sweep.
     fn remove_dir(&self, id: &ContainerId, dir: &Path) -> Result<()> {
         super::cgroup::destroy(id)?;
-        if let Some(container) = self.load(id).ok().flatten() {
-            self.free(&container.config.name, id)?;
+        if let Some(name) = name_of(dir) {
+            self.free(&name, id)?;
         }
         let config = dir.join("config.json");
         ignore_missing(fs::remove_file(&config)).doing("remove", &config)?;
@@ -324,8 +328,11 @@ impl Claim {
             File::create(&marker).map(drop).doing("create", &marker)?;
         }
         write_json(&self.dir.join("config.json"), &config)?;
-        let lock = self.lock.take().expect("only completing takes the lock");
-        Ok((Container { dir: self.dir.clone(), config }, Ownership(lock)))
+        Ok((Container { dir: self.dir.clone(), config }, Ownership(self.take_lock())))
+    }
+
+    fn take_lock(&mut self) -> File {
+        self.lock.take().expect("completing consumes the claim, and nothing else takes the lock")
     }
 }
 
@@ -427,6 +434,12 @@ pub(crate) fn make_private_dir(path: &Path) -> Result<()> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         made => made.doing("create", path),
     }
+}
+
+/// Returns the name that a container's lock file holds.
+fn name_of(dir: &Path) -> Option<Name> {
+    // Without one there is no name to free: it was cut short before.
+    fs::read_to_string(dir.join("lock")).ok()?.parse().ok()
 }
 
 fn replace_link(target: &str, link: &Path) -> io::Result<()> {

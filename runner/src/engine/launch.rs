@@ -1,6 +1,7 @@
 //! Making containers and starting them, in the foreground and behind.
 
 use std::io;
+use std::os::fd::OwnedFd;
 
 use sandbox::log::LogWriter;
 use sandbox::shim::{self, ShimSpec};
@@ -97,7 +98,6 @@ impl Prepared<'_> {
         let dir = self.container.dir();
         let exit_command =
             if self.container.config.remove { self.sweep_command()? } else { Vec::new() };
-        let ownership = self.ownership.as_ref().expect("only ending takes it");
         let shim = ShimSpec {
             spec: self.spec.clone(),
             log: self.container.log(),
@@ -105,12 +105,23 @@ impl Prepared<'_> {
             exit: dir.join("exit"),
             open_stdin: self.container.config.open_stdin,
             exit_command,
-            keep: ownership.share()?,
+            keep: self.share_ownership()?,
         };
         let started = shim::start(shim).map_err(Error::Sandbox)?;
         // From now on the shim watches.
         drop(self.ownership.take());
         Ok(started.warnings)
+    }
+
+    fn share_ownership(&self) -> Result<OwnedFd> {
+        let ownership = self.ownership.as_ref();
+        ownership.expect("starting consumes what is prepared, and nothing else takes it").share()
+    }
+
+    fn take_ownership(&mut self) -> Ownership {
+        self.ownership
+            .take()
+            .expect("starting consumes what is prepared, and nothing else takes it")
     }
 
     /// Returns the command by which a shim removes what has ended.
@@ -153,7 +164,7 @@ impl Prepared<'_> {
         let record = self.exit_record(exit, in_place_of, sandboxed.oom_killed());
         // The control group goes before the container's directory does.
         drop(sandboxed);
-        let ownership = self.ownership.take().expect("only ending takes it");
+        let ownership = self.take_ownership();
         if self.container.config.remove {
             self.container.remove_owned(self.engine.containers(), ownership)?;
         } else {

@@ -72,12 +72,18 @@ impl Engine {
         &self.containers
     }
 
-    /// Removes what killed programs have left. What cannot be removed now is
-    /// left for the next time: nobody asked for it.
-    pub fn sweep(&self) {
+    /// Removes containers that killed programs have left although they were to
+    /// go, cheaply enough for every command.
+    pub fn tidy(&self) {
         if let Err(error) = self.containers.sweep() {
             tracing::warn!(%error, "what killed programs have left was not removed");
         }
+    }
+
+    /// Removes what killed programs have left, also of containers that stay. What cannot be removed now is
+    /// left for the next time: nobody asked for it.
+    pub fn sweep(&self) {
+        self.tidy();
         if let Err(error) = sandbox::cgroup::sweep(cgroup::PREFIX) {
             tracing::warn!(%error, "control groups of killed programs were not removed");
         }

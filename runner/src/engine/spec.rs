@@ -11,7 +11,9 @@ use sandbox::{
 use super::cgroup;
 use super::config::{Config, LimitsConfig, SecurityConfig};
 use super::error::{Error, IoContext as _, Result};
-use super::options::{Capability, MountRequest, NetworkMode, SeccompChoice, SwapLimit, Ulimit};
+use super::options::{
+    Capability, Cpus, MountRequest, NetworkMode, SeccompChoice, SwapLimit, Ulimit,
+};
 
 /// The largest seccomp profile that is read; moby's has 20 KiB.
 const MAX_PROFILE_BYTES: u64 = 4 << 20;
@@ -122,7 +124,7 @@ fn limits(config: &LimitsConfig) -> Result<Limits> {
             Some(SwapLimit::Unlimited) => Some(-1),
             Some(SwapLimit::Total(total)) => Some(signed(total.0)?),
         },
-        cpus: config.cpus.map(|cpus| cpus.as_f64()),
+        cpus: config.cpus.map(Cpus::as_f64),
         cpu_shares: None,
         pids: config.pids.0.map(i64::from),
     })

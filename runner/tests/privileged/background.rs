@@ -156,7 +156,7 @@ fn privileged_kill_sends_any_signal() {
 fn privileged_a_detached_container_with_rm_goes_by_itself() {
     let host = Host::new();
     let id = host.rrun(&["run", "-d", "--rm", "busybox", "sleep", "0.3"]).ok();
-    assert_eq!(host.ids(), [id.clone()]);
+    assert_eq!(host.ids(), std::slice::from_ref(&id));
     let deadline = Instant::now() + Duration::from_secs(20);
     while !host.ids().is_empty() {
         assert!(Instant::now() < deadline, "it stays");

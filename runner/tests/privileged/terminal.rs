@@ -56,13 +56,17 @@ impl Screen {
     #[track_caller]
     fn shows(&mut self, words: &str) {
         let deadline = Instant::now() + Duration::from_secs(30);
-        while !self.seen.contains(words) {
+        let end = loop {
+            if let Some(start) = self.seen.find(words) {
+                break start + words.len();
+            }
             let left = deadline.saturating_duration_since(Instant::now());
             let bytes = self.text.recv_timeout(left);
             let bytes = bytes.unwrap_or_else(|_| panic!("{words:?} is not in {:?}", self.seen));
             self.seen.push_str(&String::from_utf8_lossy(&bytes));
-        }
-        self.seen.clear();
+        };
+        // What came after it may be looked for next.
+        self.seen.drain(..end);
     }
 
     fn is_raw(&self) -> bool {

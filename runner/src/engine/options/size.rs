@@ -155,7 +155,7 @@ impl fmt::Display for Cpus {
 }
 
 /// `--pids-limit`: processes and threads at once; `-1` and `0` are no limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct PidsLimit(pub Option<u32>);
 
