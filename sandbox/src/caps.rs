@@ -113,7 +113,8 @@ fn parse(names: &[String]) -> Result<(u64, bool)> {
         if name.eq_ignore_ascii_case("ALL") {
             all = true;
         } else {
-            set |= bit(name).ok_or_else(|| Error::invalid(format!("unknown capability {name:?}")))?;
+            set |=
+                bit(name).ok_or_else(|| Error::invalid(format!("unknown capability {name:?}")))?;
         }
     }
     Ok((set, all))

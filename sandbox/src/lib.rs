@@ -22,7 +22,6 @@
 //!   cannot be overwritten (it is a sealed copy).
 //! - Between clone and exec nothing allocates; the caller may have threads.
 
-
 mod caps;
 pub mod cgroup;
 mod error;
@@ -40,7 +39,10 @@ mod wire;
 
 pub use error::{Error, Result};
 pub use init::main as init_main;
-pub use spawn::{Exit, Killer, Running, Sandboxed, Stdio, Stream, exec, send_signal, spawn};
+pub use spawn::{
+    Exit, Killer, Running, Sandboxed, Stdio, Stream, exec, exec_detached, send_signal, spawn,
+};
 pub use spec::{
-    CgroupSpec, Limits, Mount, MountKind, Network, Process, Resource, Rlimit, Root, Seccomp, Security, Spec,
+    CgroupSpec, Limits, Mount, MountKind, Network, Process, Resource, Rlimit, Root, Seccomp,
+    Security, Spec,
 };

@@ -18,25 +18,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// The longest piece of a line in one record, as containerd cuts it.
 const PIECE_BYTES_MAX: usize = 16 << 10;
 
-/// Which stream a record is of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogStream {
-    /// Standard output, and everything that comes from a terminal.
-    Stdout,
-    /// Standard error.
-    Stderr,
-}
-
-impl LogStream {
-    /// Returns the word in the log.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Stdout => "stdout",
-            Self::Stderr => "stderr",
-        }
-    }
-}
+const STREAMS: [&str; 2] = ["stdout", "stderr"];
 
 /// How large a log becomes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,35 +41,43 @@ impl Default for LogOptions {
 pub struct LogWriter {
     path: PathBuf,
     options: LogOptions,
-    file: File,
+    /// Opened when there is something to write.
+    file: Option<File>,
     written: u64,
     /// Beginnings of lines, by stream.
     pending: [Vec<u8>; 2],
+    /// When the last output came.
+    latest: SystemTime,
 }
 
 impl LogWriter {
-    /// Opens a log for appending.
-    ///
-    /// # Errors
-    ///
-    /// When the file cannot be opened.
-    pub fn open(path: &Path, options: LogOptions) -> io::Result<Self> {
-        let file = open(path)?;
-        let written = file.metadata()?.len();
-        Ok(Self { path: path.to_owned(), options, file, written, pending: [Vec::new(), Vec::new()] })
+    /// Returns a writer that appends to the log at `path`, with the default
+    /// options. The file is made by the first record.
+    #[must_use]
+    pub fn new(path: &Path) -> Self {
+        Self::with_options(path, LogOptions::default())
     }
 
-    /// Takes output of one stream. Complete lines are written at once, the
+    /// Returns a writer with options.
+    #[must_use]
+    pub fn with_options(path: &Path, options: LogOptions) -> Self {
+        let pending = [Vec::new(), Vec::new()];
+        Self { path: path.to_owned(), options, file: None, written: 0, pending, latest: UNIX_EPOCH }
+    }
+
+    /// Takes output of standard output or else of standard error. Complete lines are written at once, the
     /// beginning of a line is kept until its end arrives or it gets long.
     ///
     /// # Errors
     ///
     /// When the file cannot be written, for instance because the disk is full;
     /// that output is lost then, later output is tried again.
-    pub fn write(&mut self, stream: LogStream, bytes: &[u8], now: SystemTime) -> io::Result<()> {
+    pub fn write(&mut self, stdout: bool, bytes: &[u8], now: SystemTime) -> io::Result<()> {
+        self.latest = now;
+        let stream = usize::from(!stdout);
         let mut records = Vec::with_capacity(bytes.len() + 64);
-        let head = format!("{} {}", rfc3339_nanos(now), stream.name());
-        let pending = &mut self.pending[stream as usize];
+        let head = format!("{} {}", rfc3339_nanos(now), STREAMS[stream]);
+        let pending = &mut self.pending[stream];
         let mut rest = bytes;
         while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
             pending.extend_from_slice(&rest[..end]);
@@ -101,17 +91,22 @@ impl LogWriter {
         self.append(&records)
     }
 
-    /// Writes what is left of lines without an end.
+    /// Writes what is left of lines without an end; dropping does it, too.
     ///
     /// # Errors
     ///
     /// When the file cannot be written.
-    pub fn finish(&mut self, now: SystemTime) -> io::Result<()> {
+    pub fn finish(&mut self) -> io::Result<()> {
         let mut records = Vec::new();
-        for stream in [LogStream::Stdout, LogStream::Stderr] {
-            let pending = std::mem::take(&mut self.pending[stream as usize]);
+        for (stream, pending) in STREAMS.iter().zip(&mut self.pending) {
             if !pending.is_empty() {
-                record(&format!("{} {}", rfc3339_nanos(now), stream.name()), 'P', &pending, &mut records);
+                record(
+                    &format!("{} {stream}", rfc3339_nanos(self.latest)),
+                    'P',
+                    pending,
+                    &mut records,
+                );
+                pending.clear();
             }
         }
         self.append(&records)
@@ -122,10 +117,19 @@ impl LogWriter {
             return Ok(());
         }
         let length = records.len() as u64;
-        if self.written > 0 && self.options.max_bytes.is_some_and(|max| self.written + length > max) {
+        if self.written > 0 && self.options.max_bytes.is_some_and(|max| self.written + length > max)
+        {
             self.rotate()?;
         }
-        self.file.write_all(records)?;
+        let file = match &mut self.file {
+            Some(file) => file,
+            closed => {
+                let file = open(&self.path)?;
+                self.written = file.metadata()?.len();
+                closed.insert(file)
+            }
+        };
+        file.write_all(records)?;
         self.written += length;
         Ok(())
     }
@@ -147,9 +151,16 @@ impl LogWriter {
         if self.options.files <= 1 {
             fs::remove_file(&self.path)?;
         }
-        self.file = open(&self.path)?;
+        self.file = Some(open(&self.path)?);
         self.written = 0;
         Ok(())
+    }
+}
+
+impl Drop for LogWriter {
+    fn drop(&mut self) {
+        // Nobody is left to tell that the disk is full.
+        self.finish().ok();
     }
 }
 
@@ -188,7 +199,8 @@ pub fn rfc3339_nanos(time: SystemTime) -> String {
 fn date(days: u64) -> (u64, u64, u64) {
     let days = days + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
@@ -209,7 +221,7 @@ mod tests {
     fn log(options: LogOptions) -> (tempfile::TempDir, PathBuf, LogWriter) {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log");
-        let writer = LogWriter::open(&path, options).unwrap();
+        let writer = LogWriter::with_options(&path, options);
         (directory, path, writer)
     }
 
@@ -230,17 +242,17 @@ mod tests {
     #[test]
     fn lines_become_records_of_their_stream() {
         let (_directory, path, mut writer) = log(LogOptions::default());
-        writer.write(LogStream::Stdout, b"one\ntw", at(0)).unwrap();
-        writer.write(LogStream::Stderr, b"bad\n\n", at(1)).unwrap();
-        writer.write(LogStream::Stdout, b"o\nrest", at(2)).unwrap();
-        writer.finish(at(3)).unwrap();
+        writer.write(true, b"one\ntw", at(0)).unwrap();
+        writer.write(false, b"bad\n\n", at(1)).unwrap();
+        writer.write(true, b"o\nrest", at(2)).unwrap();
+        drop(writer);
         let text = fs::read_to_string(path).unwrap().replace(".000000123Z", "");
         insta::assert_snapshot!(text.trim_end(), @r"
         1970-01-01T00:00:00 stdout F one
         1970-01-01T00:00:01 stderr F bad
         1970-01-01T00:00:01 stderr F 
         1970-01-01T00:00:02 stdout F two
-        1970-01-01T00:00:03 stdout P rest
+        1970-01-01T00:00:02 stdout P rest
         ");
     }
 
@@ -248,9 +260,9 @@ mod tests {
     fn long_lines_are_cut() {
         let (_directory, path, mut writer) = log(LogOptions::default());
         let line = vec![b'x'; PIECE_BYTES_MAX * 2 + 5];
-        writer.write(LogStream::Stdout, &line[..100], at(0)).unwrap();
-        writer.write(LogStream::Stdout, &line[100..], at(0)).unwrap();
-        writer.write(LogStream::Stdout, b"\n", at(0)).unwrap();
+        writer.write(true, &line[..100], at(0)).unwrap();
+        writer.write(true, &line[100..], at(0)).unwrap();
+        writer.write(true, b"\n", at(0)).unwrap();
         let text = fs::read_to_string(path).unwrap();
         let pieces: Vec<(&str, usize)> =
             text.lines().map(|line| (&line[38..39], line.len() - 40)).collect();
@@ -261,10 +273,11 @@ mod tests {
     fn old_files_are_put_aside_and_the_oldest_goes() {
         let (directory, path, mut writer) = log(LogOptions { max_bytes: Some(100), files: 3 });
         for number in 0..20 {
-            writer.write(LogStream::Stdout, format!("line {number}\n").as_bytes(), at(0)).unwrap();
+            writer.write(true, format!("line {number}\n").as_bytes(), at(0)).unwrap();
         }
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 3);
-        let names = ["log.2", "log.1", "log"].map(|name| fs::read_to_string(directory.path().join(name)).unwrap());
+        let names = ["log.2", "log.1", "log"]
+            .map(|name| fs::read_to_string(directory.path().join(name)).unwrap());
         assert!(names.iter().all(|text| text.len() <= 100));
         assert!(names.concat().ends_with(&fs::read_to_string(path).unwrap()));
         assert!(names.concat().contains("line 15\n") && names[2].ends_with("line 19\n"));

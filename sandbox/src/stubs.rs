@@ -31,11 +31,13 @@ pub struct Stub {
 ///
 /// When a stub that is still there cannot be removed.
 pub fn remove(upper: &Path, stubs: &[Stub]) -> Result<()> {
-    let root = rustix::fs::open(upper, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-        .cannot(|| format!("open {}", upper.display()))?;
+    let root =
+        rustix::fs::open(upper, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            .cannot(|| format!("open {}", upper.display()))?;
     // The last one made is the innermost.
     for stub in stubs.iter().rev() {
-        remove_one(&root, stub).cannot(|| format!("remove the mount point {}", stub.path.display()))?;
+        remove_one(&root, stub)
+            .cannot(|| format!("remove the mount point {}", stub.path.display()))?;
     }
     Ok(())
 }
@@ -43,18 +45,22 @@ pub fn remove(upper: &Path, stubs: &[Stub]) -> Result<()> {
 fn remove_one(root: &OwnedFd, stub: &Stub) -> io::Result<()> {
     let path = stub.path.strip_prefix("/").unwrap_or(&stub.path);
     let Some(name) = path.file_name() else { return Ok(()) };
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let parent =
+        path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     let parent = match openat2(root, parent, flags, Mode::empty(), resolve) {
         Ok(parent) => parent,
         // The command replaced the parent: what is there now is its own.
-        Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP) => return Ok(()),
+        Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP) => {
+            return Ok(());
+        }
         Err(error) => return Err(error.into()),
     };
     let Ok(stat) = statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW) else { return Ok(()) };
     let kind = FileType::from_raw_mode(stat.st_mode);
-    let untouched = if stub.directory { kind.is_dir() } else { kind.is_file() && stat.st_size == 0 };
+    let untouched =
+        if stub.directory { kind.is_dir() } else { kind.is_file() && stat.st_size == 0 };
     if !untouched {
         return Ok(());
     }

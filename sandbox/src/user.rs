@@ -39,9 +39,9 @@ impl<'a> Principal<'a> {
         }
         if text.bytes().all(|byte| byte.is_ascii_digit()) {
             let id = text.parse::<u32>().ok().filter(|id| *id <= ID_MAX);
-            return id
-                .map(Self::Id)
-                .ok_or_else(|| Error::invalid(format!("{what} id {text} is out of range (0 to {ID_MAX})")));
+            return id.map(Self::Id).ok_or_else(|| {
+                Error::invalid(format!("{what} id {text} is out of range (0 to {ID_MAX})"))
+            });
         }
         if text.bytes().any(|byte| byte.is_ascii_control() || byte == b':' || byte == b'\n') {
             return Err(Error::invalid(format!("{text:?} is not a {what} name")));
@@ -93,7 +93,12 @@ fn id(text: &str) -> Option<u32> {
 /// # Errors
 ///
 /// When a name is not in its file or an id is out of range.
-pub(crate) fn resolve(user: &str, additional: &[String], passwd: &str, group: &str) -> Result<Identity> {
+pub(crate) fn resolve(
+    user: &str,
+    additional: &[String],
+    passwd: &str,
+    group: &str,
+) -> Result<Identity> {
     let (user, primary) = match user.split_once(':') {
         None => (user, None),
         Some((user, "")) => (user, None),
@@ -109,7 +114,9 @@ pub(crate) fn resolve(user: &str, additional: &[String], passwd: &str, group: &s
         (_, Some(account)) => (account.uid, account.gid),
         (Principal::Id(uid), None) => (*uid, 0),
         (Principal::Name(name), None) => {
-            return Err(Error::invalid(format!("there is no user {name:?} in the container's /etc/passwd")));
+            return Err(Error::invalid(format!(
+                "there is no user {name:?} in the container's /etc/passwd"
+            )));
         }
     };
     let mut groups = Vec::new();
@@ -117,8 +124,13 @@ pub(crate) fn resolve(user: &str, additional: &[String], passwd: &str, group: &s
         Some(text) => find_group(text, group)?,
         None => {
             if let Some(account) = &account {
-                let listed = |members: &str| members.split(',').any(|member| member == account.name);
-                groups.extend(group_entries(group).filter(|(_, _, members)| listed(members)).map(|(_, gid, _)| gid));
+                let listed =
+                    |members: &str| members.split(',').any(|member| member == account.name);
+                groups.extend(
+                    group_entries(group)
+                        .filter(|(_, _, members)| listed(members))
+                        .map(|(_, gid, _)| gid),
+                );
             }
             account_gid
         }
@@ -130,7 +142,10 @@ pub(crate) fn resolve(user: &str, additional: &[String], passwd: &str, group: &s
     groups.sort_unstable();
     groups.dedup();
     if groups.len() > GROUPS_MAX {
-        return Err(Error::invalid(format!("{} groups are more than the kernel's {GROUPS_MAX}", groups.len())));
+        return Err(Error::invalid(format!(
+            "{} groups are more than the kernel's {GROUPS_MAX}",
+            groups.len()
+        )));
     }
     let home = account.map(|account| account.home).filter(|home| !home.is_empty());
     Ok(Identity { uid, gid, groups, home: home.unwrap_or("/").to_owned() })
@@ -142,7 +157,9 @@ fn find_group(text: &str, group: &str) -> Result<u32> {
         Principal::Name(name) => group_entries(group)
             .find(|(known, _, _)| *known == name)
             .map(|(_, gid, _)| gid)
-            .ok_or_else(|| Error::invalid(format!("there is no group {name:?} in the container's /etc/group"))),
+            .ok_or_else(|| {
+                Error::invalid(format!("there is no group {name:?} in the container's /etc/group"))
+            }),
     }
 }
 
@@ -159,7 +176,8 @@ mod tests {
         7:x:0:0::/root:/bin/sh\n\
         bare:x:50:60::\n\
         far:x:4294967295:0::/:/bin/sh\n";
-    const GROUP: &str = "root:x:0:\nwww:x:33:\nmail:x:8:web,bare\nnews:x:9:xweb\nmany:x:10:a,web\nshort:x:11\n";
+    const GROUP: &str =
+        "root:x:0:\nwww:x:33:\nmail:x:8:web,bare\nnews:x:9:xweb\nmany:x:10:a,web\nshort:x:11\n";
 
     fn ids(user: &str) -> Option<(u32, u32, Vec<u32>)> {
         let identity = resolve(user, &[], PASSWD, GROUP).ok()?;

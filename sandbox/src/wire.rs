@@ -15,7 +15,10 @@ pub(crate) struct Malformed;
 
 impl From<Malformed> for std::io::Error {
     fn from(_: Malformed) -> Self {
-        Self::new(std::io::ErrorKind::InvalidData, "malformed message (mixed versions of rrun-init?)")
+        Self::new(
+            std::io::ErrorKind::InvalidData,
+            "malformed message (mixed versions of rrun-init?)",
+        )
     }
 }
 
@@ -189,7 +192,8 @@ pub(crate) use {wire_enum, wire_struct};
 mod specs {
     use super::{Malformed, Wire};
     use crate::spec::{
-        CgroupSpec, Limits, Mount, MountKind, Network, Process, Resource, Rlimit, Root, Seccomp, Security, Spec,
+        CgroupSpec, Limits, Mount, MountKind, Network, Process, Resource, Rlimit, Root, Seccomp,
+        Security, Spec,
     };
 
     wire_struct!(Spec { root, mounts, network, hostname, process, cgroup, die_with_parent });
@@ -204,7 +208,17 @@ mod specs {
     });
     wire_enum!(Network { 0 => Host, 1 => None });
     wire_struct!(Process {
-        args, env, cwd, user, groups, terminal, terminal_size, init, rlimits, oom_score_adj, security,
+        args,
+        env,
+        cwd,
+        user,
+        groups,
+        terminal,
+        terminal_size,
+        init,
+        rlimits,
+        oom_score_adj,
+        security,
     });
     wire_struct!(Security { cap_add, cap_drop, seccomp, no_new_privileges });
     wire_struct!(Rlimit { resource, soft, hard, required });
@@ -246,7 +260,9 @@ mod specs {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::{CgroupSpec, Limits, Mount, MountKind, Network, Resource, Rlimit, Root, Seccomp, Spec};
+    use crate::spec::{
+        CgroupSpec, Limits, Mount, MountKind, Network, Resource, Rlimit, Root, Seccomp, Spec,
+    };
 
     fn full() -> Spec {
         let mut spec = Spec::new(
@@ -271,8 +287,12 @@ mod tests {
         ];
         spec.network = Network::None;
         spec.hostname = Some("höst".into());
-        spec.process.rlimits =
-            vec![Rlimit { resource: Resource::OpenFiles, soft: Some(1024), hard: None, required: true }];
+        spec.process.rlimits = vec![Rlimit {
+            resource: Resource::OpenFiles,
+            soft: Some(1024),
+            hard: None,
+            required: true,
+        }];
         spec.process.oom_score_adj = Some(-5);
         spec.process.security.seccomp = Seccomp::Json("{}".into());
         spec.cgroup = Some(CgroupSpec {
@@ -291,7 +311,11 @@ mod tests {
     fn every_truncation_is_refused() {
         let bytes = encode(&full());
         for length in 0..bytes.len() {
-            assert!(decode::<Spec>(&bytes[..length]).is_err(), "accepted {length} of {} bytes", bytes.len());
+            assert!(
+                decode::<Spec>(&bytes[..length]).is_err(),
+                "accepted {length} of {} bytes",
+                bytes.len()
+            );
         }
         let mut longer = bytes;
         longer.push(0);

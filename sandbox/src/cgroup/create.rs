@@ -21,18 +21,30 @@ impl Cgroup {
     /// # Errors
     ///
     /// When a limit cannot be put in force; then nothing is left behind.
-    pub(crate) fn create(spec: &CgroupSpec, devices: bool, warnings: &mut Vec<String>) -> Result<Self> {
+    pub(crate) fn create(
+        spec: &CgroupSpec,
+        devices: bool,
+        warnings: &mut Vec<String>,
+    ) -> Result<Self> {
         check_name(&spec.name)?;
         if let Some(objection) = limits::objection(&spec.limits) {
             return Err(Error::invalid(objection));
         }
         let position = Position::own()?;
         let available = available_v2(&position);
-        let is_v2 = |controller: &str| position.v1_tree(controller).is_none() && available.contains(controller);
+        let is_v2 = |controller: &str| {
+            position.v1_tree(controller).is_none() && available.contains(controller)
+        };
         let settings = limits::settings(&spec.limits, is_v2);
         for setting in &settings {
-            if position.v1_tree(setting.controller).is_none() && !is_v2(setting.controller) && !setting.optional {
-                return Err(Error::LimitUnsupported { limit: setting.limit, controller: setting.controller });
+            if position.v1_tree(setting.controller).is_none()
+                && !is_v2(setting.controller)
+                && !setting.optional
+            {
+                return Err(Error::LimitUnsupported {
+                    limit: setting.limit,
+                    controller: setting.controller,
+                });
             }
         }
         let mut cgroup = Self { groups: Vec::new(), guards_devices: false };
@@ -56,7 +68,8 @@ impl Cgroup {
         if devices {
             v1.insert("devices");
         }
-        let v2: BTreeSet<&str> = v1.iter().copied().filter(|name| position.v1_tree(name).is_none()).collect();
+        let v2: BTreeSet<&str> =
+            v1.iter().copied().filter(|name| position.v1_tree(name).is_none()).collect();
         for controller in v1 {
             let Some(tree) = position.v1_tree(controller) else { continue };
             if !self.groups.iter().any(|group| group.controllers == tree.controllers) {
@@ -86,7 +99,13 @@ impl Cgroup {
     /// Makes the group in the v2 tree. Where the own group has processes it
     /// cannot hand controllers down ("no internal processes"), so then the
     /// nearest ancestor that can is taken.
-    fn make_v2(&mut self, tree: &Tree, spec: &CgroupSpec, needed: &BTreeSet<&str>, settings: &[Setting]) -> Result<()> {
+    fn make_v2(
+        &mut self,
+        tree: &Tree,
+        spec: &CgroupSpec,
+        needed: &BTreeSet<&str>,
+        settings: &[Setting],
+    ) -> Result<()> {
         let mut needed: BTreeSet<&str> = needed.clone();
         needed.remove("devices");
         let mut last = io::Error::from(io::ErrorKind::NotFound);
@@ -114,25 +133,33 @@ impl Cgroup {
         });
         let path = group.map(|group| group.path.join(setting.file)).filter(|path| path.exists());
         match path {
-            Some(path) => write(&path, &setting.value)
-                .cannot(|| format!("limit {}: write {:?} to {}", setting.limit, setting.value, path.display())),
+            Some(path) => write(&path, &setting.value).cannot(|| {
+                format!("limit {}: write {:?} to {}", setting.limit, setting.value, path.display())
+            }),
             None if setting.optional => {
                 if setting.limit == "swap" {
-                    warnings.push("the kernel does not account for swap: memory is limited without it".into());
+                    warnings.push(
+                        "the kernel does not account for swap: memory is limited without it".into(),
+                    );
                 }
                 Ok(())
             }
-            None => Err(Error::LimitUnsupported { limit: setting.limit, controller: setting.controller }),
+            None => Err(Error::LimitUnsupported {
+                limit: setting.limit,
+                controller: setting.controller,
+            }),
         }
     }
 
     fn guard_devices(&mut self) -> Result<()> {
-        let v1 = self.groups.iter().find(|group| group.controllers.iter().any(|name| name == "devices"));
+        let v1 =
+            self.groups.iter().find(|group| group.controllers.iter().any(|name| name == "devices"));
         let guarded = match (v1, self.unified()) {
             (Some(group), _) => {
                 let set = |file: &str, rule: &str| write(&group.path.join(file), rule);
-                let rules = set("devices.deny", "a")
-                    .and_then(|()| devices::v1_rules().iter().try_for_each(|rule| set("devices.allow", rule)));
+                let rules = set("devices.deny", "a").and_then(|()| {
+                    devices::v1_rules().iter().try_for_each(|rule| set("devices.allow", rule))
+                });
                 rules.cannot(|| format!("guard devices in {}", group.path.display()))?;
                 true
             }
@@ -150,7 +177,8 @@ impl Cgroup {
 
 /// Returns the controllers of the v2 tree as the mount's root lists them.
 fn available_v2(position: &Position) -> BTreeSet<String> {
-    let read = |tree: &Tree| fs::read_to_string(tree.mount.join("cgroup.controllers")).unwrap_or_default();
+    let read =
+        |tree: &Tree| fs::read_to_string(tree.mount.join("cgroup.controllers")).unwrap_or_default();
     let text = position.v2.as_ref().map(read).unwrap_or_default();
     text.split_ascii_whitespace().map(str::to_owned).collect()
 }
@@ -193,7 +221,11 @@ fn make_group(parent: &Path, name: &str, controllers: &[String]) -> io::Result<G
 
 /// Opens and locks a directory; none when it is gone or locked by another.
 pub(super) fn lock(path: &Path) -> io::Result<Option<OwnedFd>> {
-    let directory = match rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
+    let directory = match rustix::fs::open(
+        path,
+        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    ) {
         Err(rustix::io::Errno::NOENT) => return Ok(None),
         other => other?,
     };
@@ -209,7 +241,10 @@ pub(super) fn lock(path: &Path) -> io::Result<Option<OwnedFd>> {
 fn is_only_guard(controller: &str, settings: &[Setting], error: &io::Error) -> bool {
     controller == "devices"
         && !settings.iter().any(|setting| setting.controller == controller)
-        && matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
+        && matches!(
+            error.kind(),
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+        )
 }
 
 fn cannot_make(parent: &Path, source: io::Error) -> Error {

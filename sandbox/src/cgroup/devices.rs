@@ -8,15 +8,15 @@ use crate::sys::DeviceInstruction;
 
 /// Character devices that may be used: major and, where not any, minor.
 const ALLOWED: [(i32, Option<i32>); 9] = [
-    (1, Some(3)),  // null
-    (1, Some(5)),  // zero
-    (1, Some(7)),  // full
-    (1, Some(8)),  // random
-    (1, Some(9)),  // urandom
-    (5, Some(0)),  // tty
-    (5, Some(1)),  // console
-    (5, Some(2)),  // ptmx
-    (136, None),   // pseudo-terminals
+    (1, Some(3)), // null
+    (1, Some(5)), // zero
+    (1, Some(7)), // full
+    (1, Some(8)), // random
+    (1, Some(9)), // urandom
+    (5, Some(0)), // tty
+    (5, Some(1)), // console
+    (5, Some(2)), // ptmx
+    (136, None),  // pseudo-terminals
 ];
 
 /// Returns what is written to `devices.allow` after everything was denied.
@@ -143,10 +143,17 @@ mod tests {
             assert!(allowed(false, read | write | make, major, minor), "c {major}:{minor}");
             assert!(!allowed(true, read, major, minor), "b {major}:{minor}");
         }
-        assert!(allowed(true, make, 8, 0) && allowed(false, make, 1, 1), "making a node is allowed");
-        for (block, access, major, minor) in
-            [(true, read, 8, 0), (true, make | write, 8, 0), (false, read, 1, 1), (false, read, 10, 200), (false, write, 5, 3)]
-        {
+        assert!(
+            allowed(true, make, 8, 0) && allowed(false, make, 1, 1),
+            "making a node is allowed"
+        );
+        for (block, access, major, minor) in [
+            (true, read, 8, 0),
+            (true, make | write, 8, 0),
+            (false, read, 1, 1),
+            (false, read, 10, 200),
+            (false, write, 5, 3),
+        ] {
             assert!(!allowed(block, access, major, minor), "{block} {access} {major}:{minor}");
         }
     }

@@ -29,11 +29,14 @@ pub(super) fn settings(limits: &Limits, controller_is_v2: impl Fn(&str) -> bool)
     };
     if let Some(memory) = limits.memory_bytes {
         // As docker: twice the memory together with swap, when nothing is said.
-        let total = limits.memory_swap_bytes.map_or(Some(memory.saturating_mul(2)), |swap| u64::try_from(swap).ok());
+        let total = limits
+            .memory_swap_bytes
+            .map_or(Some(memory.saturating_mul(2)), |swap| u64::try_from(swap).ok());
         let implied = limits.memory_swap_bytes.is_none();
         if controller_is_v2("memory") {
             add("memory", "memory", "memory.max", memory.to_string(), false);
-            let swap = total.map_or("max".to_owned(), |total| total.saturating_sub(memory).to_string());
+            let swap =
+                total.map_or("max".to_owned(), |total| total.saturating_sub(memory).to_string());
             add("memory", "swap", "memory.swap.max", swap, implied);
         } else {
             add("memory", "memory", "memory.limit_in_bytes", memory.to_string(), false);
@@ -64,14 +67,24 @@ pub(super) fn settings(limits: &Limits, controller_is_v2: impl Fn(&str) -> bool)
     settings
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "saturates")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    reason = "saturates"
+)]
 fn quota_us(cpus: f64) -> u64 {
     ((cpus * PERIOD_US as f64).round() as u64).max(QUOTA_US_MIN)
 }
 
 /// Turns shares (2 to 262144, usual 1024) into a weight (1 to 10000, usual
 /// 100), by the curve runc and crun use since 2025, which maps usual to usual.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "1 to 10000")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    reason = "1 to 10000"
+)]
 fn weight(shares: u64) -> u64 {
     if shares == 0 {
         return 100;
@@ -88,7 +101,9 @@ pub(super) fn objection(limits: &Limits) -> Option<String> {
         return Some("a memory limit must be at least 6 MiB".into());
     }
     match (limits.memory_bytes, limits.memory_swap_bytes) {
-        (None, Some(swap)) if swap >= 0 => return Some("a swap limit needs a memory limit, too".into()),
+        (None, Some(swap)) if swap >= 0 => {
+            return Some("a swap limit needs a memory limit, too".into());
+        }
         (Some(memory), Some(swap)) if u64::try_from(swap).is_ok_and(|swap| swap < memory) => {
             return Some("memory and swap together must not be less than memory".into());
         }
@@ -108,7 +123,10 @@ mod tests {
     use super::*;
 
     fn files(limits: &Limits, v2: bool) -> Vec<String> {
-        settings(limits, |_| v2).into_iter().map(|setting| format!("{}={}", setting.file, setting.value)).collect()
+        settings(limits, |_| v2)
+            .into_iter()
+            .map(|setting| format!("{}={}", setting.file, setting.value))
+            .collect()
     }
 
     fn all() -> Limits {
@@ -140,11 +158,21 @@ mod tests {
     fn v2_files() {
         assert_eq!(
             files(&all(), true),
-            ["memory.max=67108864", "memory.swap.max=67108864", "cpu.max=150000 100000", "cpu.weight=100", "pids.max=100"]
+            [
+                "memory.max=67108864",
+                "memory.swap.max=67108864",
+                "cpu.max=150000 100000",
+                "cpu.weight=100",
+                "pids.max=100"
+            ]
         );
-        let limits = Limits { memory_swap_bytes: Some(-1), cpus: Some(0.001), pids: Some(-1), ..all() };
+        let limits =
+            Limits { memory_swap_bytes: Some(-1), cpus: Some(0.001), pids: Some(-1), ..all() };
         let files = files(&limits, true);
-        assert!(files.contains(&"memory.swap.max=max".to_owned()) && files.contains(&"pids.max=max".to_owned()));
+        assert!(
+            files.contains(&"memory.swap.max=max".to_owned())
+                && files.contains(&"pids.max=max".to_owned())
+        );
         assert!(files.contains(&"cpu.max=1000 100000".to_owned()));
     }
 

@@ -62,12 +62,18 @@ impl Cgroup {
 
     /// Returns the v2 directory, for `CLONE_INTO_CGROUP`.
     pub(crate) fn unified(&self) -> Option<BorrowedFd<'_>> {
-        self.groups.iter().find(|group| group.controllers.is_empty()).map(|group| group.directory.as_fd())
+        self.groups
+            .iter()
+            .find(|group| group.controllers.is_empty())
+            .map(|group| group.directory.as_fd())
     }
 
     /// Returns the file systems that show the group inside the sandbox.
     pub(crate) fn mounts(&self) -> Vec<CgroupMount> {
-        self.groups.iter().map(|group| CgroupMount { controllers: group.controllers.clone() }).collect()
+        self.groups
+            .iter()
+            .map(|group| CgroupMount { controllers: group.controllers.clone() })
+            .collect()
     }
 
     /// Returns whether device nodes made inside are guarded.
@@ -78,7 +84,9 @@ impl Cgroup {
     /// Returns the most memory used, in bytes.
     pub(crate) fn memory_peak(&self) -> Option<u64> {
         let read = |name: &str| {
-            self.groups.iter().find_map(|group| fs::read_to_string(group.path.join(name)).ok()?.trim().parse().ok())
+            self.groups.iter().find_map(|group| {
+                fs::read_to_string(group.path.join(name)).ok()?.trim().parse().ok()
+            })
         };
         read("memory.peak").or_else(|| read("memory.max_usage_in_bytes"))
     }
@@ -107,7 +115,8 @@ impl Cgroup {
 pub fn destroy(name: &str) -> Result<bool> {
     let found = directories(name)?;
     for path in &found {
-        remove::remove_directory(path).cannot(|| format!("remove the control group {}", path.display()))?;
+        remove::remove_directory(path)
+            .cannot(|| format!("remove the control group {}", path.display()))?;
     }
     Ok(!found.is_empty())
 }
@@ -119,7 +128,8 @@ pub fn destroy(name: &str) -> Result<bool> {
 ///
 /// When the own position cannot be read or `name` is not a file name.
 pub fn pids(name: &str) -> Result<Vec<u32>> {
-    let mut pids: Vec<u32> = directories(name)?.iter().flat_map(|path| remove::processes(path)).collect();
+    let mut pids: Vec<u32> =
+        directories(name)?.iter().flat_map(|path| remove::processes(path)).collect();
     pids.sort_unstable();
     pids.dedup();
     Ok(pids)

@@ -33,7 +33,10 @@ impl Position {
 
     fn of(process: &str) -> Result<Self> {
         let read = |path: String| fs::read_to_string(&path).cannot(|| format!("read {path}"));
-        Ok(Self::parse(&read(format!("/proc/{process}/cgroup"))?, &read("/proc/self/mountinfo".into())?))
+        Ok(Self::parse(
+            &read(format!("/proc/{process}/cgroup"))?,
+            &read("/proc/self/mountinfo".into())?,
+        ))
     }
 
     /// Combines `/proc/PID/cgroup` with `/proc/PID/mountinfo` (`proc(5)`).
@@ -42,7 +45,9 @@ impl Position {
         let mounts: Vec<Mount<'_>> = mountinfo.lines().filter_map(Mount::parse).collect();
         for line in cgroup.lines() {
             let mut fields = line.splitn(3, ':');
-            let (Some(_), Some(controllers), Some(path)) = (fields.next(), fields.next(), fields.next()) else {
+            let (Some(_), Some(controllers), Some(path)) =
+                (fields.next(), fields.next(), fields.next())
+            else {
                 continue;
             };
             if controllers.is_empty() {
@@ -52,7 +57,10 @@ impl Position {
             } else if !controllers.starts_with("name=") {
                 let controllers: Vec<&str> = controllers.split(',').collect();
                 let mount = mounts.iter().rev().find(|mount| {
-                    mount.kind == "cgroup" && controllers.iter().all(|name| mount.options.split(',').any(|o| o == *name))
+                    mount.kind == "cgroup"
+                        && controllers
+                            .iter()
+                            .all(|name| mount.options.split(',').any(|o| o == *name))
                 });
                 position.v1.extend(mount.and_then(|mount| mount.tree(&controllers, path)));
             }
@@ -77,7 +85,11 @@ impl Position {
 impl Tree {
     /// Returns the own directory and those above it, up to the mount.
     pub(super) fn ancestors(&self) -> Vec<PathBuf> {
-        self.own.ancestors().take_while(|path| path.starts_with(&self.mount)).map(Path::to_path_buf).collect()
+        self.own
+            .ancestors()
+            .take_while(|path| path.starts_with(&self.mount))
+            .map(Path::to_path_buf)
+            .collect()
     }
 }
 
@@ -110,7 +122,8 @@ impl<'a> Mount<'a> {
             return None;
         }
         let controllers = controllers.iter().map(ToString::to_string).collect();
-        let own = if below.as_os_str().is_empty() { self.point.clone() } else { self.point.join(below) };
+        let own =
+            if below.as_os_str().is_empty() { self.point.clone() } else { self.point.join(below) };
         Some(Tree { controllers, mount: self.point.clone(), own })
     }
 }
@@ -164,7 +177,8 @@ mod tests {
     fn a_hybrid_host_has_a_place_in_every_tree() {
         let cgroup = "9:name=systemd:/x\n5:devices:/outer/in:ner\n4:memory:/a/b\n1:cpu,cpuacct:/\n7:blkio:/\n0::/\n";
         let position = Position::parse(cgroup, HYBRID_MOUNTS);
-        let own = |controller| position.v1_tree(controller).map(|tree| tree.own.display().to_string());
+        let own =
+            |controller| position.v1_tree(controller).map(|tree| tree.own.display().to_string());
         assert_eq!(own("memory").as_deref(), Some("/sys/fs/cgroup/memory/a/b"));
         assert_eq!(own("cpuacct").as_deref(), Some("/sys/fs/cgroup/cpu,cpuacct"));
         assert_eq!(own("devices").as_deref(), Some("/sys/fs/cgroup/devices/in:ner"));

@@ -84,9 +84,11 @@ fn remove_tree(path: &Path) -> io::Result<()> {
 
 fn kill(path: &Path) {
     // v2 since 5.14: everything in the group and below, at once.
-    if fs::OpenOptions::new().write(true).open(path.join("cgroup.kill")).is_ok_and(|mut file| {
-        io::Write::write_all(&mut file, b"1").is_ok()
-    }) {
+    if fs::OpenOptions::new()
+        .write(true)
+        .open(path.join("cgroup.kill"))
+        .is_ok_and(|mut file| io::Write::write_all(&mut file, b"1").is_ok())
+    {
         return;
     }
     for pid in processes(path) {

@@ -44,7 +44,9 @@ fn read_text(root: &OwnedFd, path: &str) -> Result<String> {
         .read_to_end(&mut bytes)
         .cannot(|| format!("read {path} of the container"))?;
     if bytes.len() as u64 > FILE_BYTES_MAX {
-        return Err(Error::invalid(format!("{path} of the container is larger than {FILE_BYTES_MAX} bytes")));
+        return Err(Error::invalid(format!(
+            "{path} of the container is larger than {FILE_BYTES_MAX} bytes"
+        )));
     }
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
@@ -98,7 +100,9 @@ pub(super) fn change_user(identity: &Identity, capabilities: u64) -> Result<()> 
         if capabilities & bit != 0 || bit > caps::ALL {
             continue;
         }
-        match rustix::thread::remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(bit)) {
+        match rustix::thread::remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(
+            bit,
+        )) {
             // A capability that is newer than the kernel.
             Err(Errno::INVAL) => {}
             other => other.cannot(|| "limit the capabilities")?,
@@ -112,9 +116,11 @@ pub(super) fn change_user(identity: &Identity, capabilities: u64) -> Result<()> 
     }
     rustix::thread::set_keep_capabilities(true).cannot(|| "keep the capabilities")?;
     let gid = Gid::from_raw(identity.gid);
-    rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(|error| explain_id("group", identity.gid, error))?;
+    rustix::thread::set_thread_res_gid(gid, gid, gid)
+        .map_err(|error| explain_id("group", identity.gid, error))?;
     let uid = Uid::from_raw(identity.uid);
-    rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(|error| explain_id("user", identity.uid, error))
+    rustix::thread::set_thread_res_uid(uid, uid, uid)
+        .map_err(|error| explain_id("user", identity.uid, error))
 }
 
 fn setgroups_denied() -> bool {
@@ -123,7 +129,9 @@ fn setgroups_denied() -> bool {
 
 fn explain_id(kind: &str, id: u32, error: Errno) -> Error {
     let what = if error == Errno::INVAL {
-        format!("become {kind} {id}: it is not mapped in this user namespace (see /etc/subuid and /etc/subgid)")
+        format!(
+            "become {kind} {id}: it is not mapped in this user namespace (see /etc/subuid and /etc/subgid)"
+        )
     } else {
         format!("become {kind} {id}")
     };
@@ -137,14 +145,16 @@ fn explain_id(kind: &str, id: u32, error: Errno) -> Error {
 /// forbidden, so that one capability stays until the exec. The exec computes
 /// the sets anew from the bounding set, which no longer has it.
 pub(super) fn drop_privileges(plan: &Plan, identity: &Identity) -> Result<()> {
-    let held = rustix::thread::capabilities(None).cannot(|| "read the capabilities")?.permitted.bits();
+    let held =
+        rustix::thread::capabilities(None).cannot(|| "read the capabilities")?.permitted.bits();
     let filtered = !plan.filter.is_empty();
     let no_new_privileges = plan.process.security.no_new_privileges;
     let for_filter = if filtered && !no_new_privileges { caps::sys_admin() } else { 0 };
     // A user that is not root has none after the exec, and none before it.
     let effective = if identity.uid == 0 { plan.capabilities } else { 0 } | for_filter;
     let set = CapabilitySet::from_bits_retain(effective & held);
-    let sets = CapabilitySets { effective: set, permitted: set, inheritable: CapabilitySet::empty() };
+    let sets =
+        CapabilitySets { effective: set, permitted: set, inheritable: CapabilitySet::empty() };
     rustix::thread::set_capabilities(None, sets).cannot(|| "drop capabilities")?;
     // Empty inheritable sets empty the ambient set with them (CVE-2022-29162).
     if no_new_privileges {

@@ -13,8 +13,14 @@ use crate::error::{Context as _, Error, Result};
 use crate::spawn::Plan;
 
 /// The device nodes: name, major, minor.
-const NODES: [(&str, u32, u32); 6] =
-    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+const NODES: [(&str, u32, u32); 6] = [
+    ("null", 1, 3),
+    ("zero", 1, 5),
+    ("full", 1, 7),
+    ("random", 1, 8),
+    ("urandom", 1, 9),
+    ("tty", 5, 0),
+];
 
 /// The links, as runtimes make them.
 const LINKS: [(&str, &str); 6] = [
@@ -66,7 +72,8 @@ impl Helper {
     ) -> Result<OwnedFd> {
         let place = self.builtin(root, "dev")?;
         let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_STRICTATIME;
-        let dev = mount::create("tmpfs", &[("mode", "755"), ("size", "65536k")], attributes).cannot(|| "mount /dev")?;
+        let dev = mount::create("tmpfs", &[("mode", "755"), ("size", "65536k")], attributes)
+            .cannot(|| "mount /dev")?;
         let dev = mount::over(&place, dev)?;
         make_nodes(&dev, host)?;
         for (name, destination) in LINKS {
@@ -76,8 +83,9 @@ impl Helper {
         let pts = mount::over(&pts, devpts()?)?;
         if !covered("/dev/shm") {
             let shm = directory(&dev, "shm")?;
-            let mount = mount::create("tmpfs", &[("mode", "1777"), ("size", SHM_BYTES)], mount::PLAIN)
-                .cannot(|| "mount /dev/shm")?;
+            let mount =
+                mount::create("tmpfs", &[("mode", "1777"), ("size", SHM_BYTES)], mount::PLAIN)
+                    .cannot(|| "mount /dev/shm")?;
             mount::over(&shm, mount)?;
         }
         if !covered("/dev/mqueue") {
@@ -92,7 +100,8 @@ impl Helper {
         if plan.process.terminal {
             self.open_console(&dev, &pts, plan)?;
         }
-        let null = open_beneath(&dev, Path::new("null"), OFlags::PATH, STRICT).cannot(|| "open /dev/null")?;
+        let null = open_beneath(&dev, Path::new("null"), OFlags::PATH, STRICT)
+            .cannot(|| "open /dev/null")?;
         Ok(null)
     }
 }
@@ -108,7 +117,9 @@ fn make_nodes(dev: &OwnedFd, host: &HostNodes) -> Result<()> {
         }
         .cannot(|| format!("make /dev/{name}"))?;
         if !is_device(dev, name, major, minor).cannot(|| format!("look at /dev/{name}"))? {
-            return Err(Error::invalid(format!("/dev/{name} of the host is not the device {major}:{minor}")));
+            return Err(Error::invalid(format!(
+                "/dev/{name} of the host is not the device {major}:{minor}"
+            )));
         }
     }
     Ok(())

@@ -31,19 +31,23 @@ pub(super) fn attach(files: &[PathBuf]) -> Result<()> {
 impl Helper {
     /// Mounts everything, makes the root the root, and returns it.
     pub(super) fn build(&mut self, plan: &Plan) -> Result<OwnedFd> {
-        let Enter::New { root: spec, mounts: wanted, network, hostname, cgroups, devices_guarded } = &plan.enter
+        let Enter::New { root: spec, mounts: wanted, network, hostname, cgroups, devices_guarded } =
+            &plan.enter
         else {
             return Err(Error::invalid("a new sandbox needs a root"));
         };
         if !cgroups.is_empty() {
             // After entering the groups: this is where the namespace's root is.
-            nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP).cannot(|| "create a control group namespace")?;
+            nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP)
+                .cannot(|| "create a control group namespace")?;
         }
         // What the host mounts later must not arrive here, nor ours there.
         mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)
             .cannot(|| "make the mounts private")?;
         // Sources are host paths: they are opened before the host's tree is covered.
-        let nodev = !devices_guarded && plan.capabilities & caps::bit("MKNOD").unwrap_or(0) != 0 && is_host_root();
+        let nodev = !devices_guarded
+            && plan.capabilities & caps::bit("MKNOD").unwrap_or(0) != 0
+            && is_host_root();
         let prepared = mounts::open_sources(wanted, nodev)?;
         let host = dev::HostNodes::open();
         let root = root::mount(spec, nodev)?;

@@ -51,7 +51,11 @@ pub(super) fn apply(proc: &OwnedFd, sys: Option<&OwnedFd>, null: &OwnedFd) -> Re
 fn mask(base: &OwnedFd, path: &str, null: &OwnedFd) -> rustix::io::Result<()> {
     let Some(target) = open(base, path)? else { return Ok(()) };
     let cover = if is_directory(&target)? {
-        mount::create("tmpfs", &[("size", "0"), ("nr_inodes", "1")], mount::PLAIN | MountAttrFlags::MOUNT_ATTR_RDONLY)?
+        mount::create(
+            "tmpfs",
+            &[("size", "0"), ("nr_inodes", "1")],
+            mount::PLAIN | MountAttrFlags::MOUNT_ATTR_RDONLY,
+        )?
     } else {
         mount::clone_of(null)?
     };
@@ -77,7 +81,9 @@ fn open(base: &OwnedFd, path: &str) -> rustix::io::Result<Option<OwnedFd>> {
 /// Returns the directories `cpu0`, `cpu1`, …
 fn processors(sys: &OwnedFd) -> Vec<String> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let Ok(directory) = openat(sys, "devices/system/cpu", flags, Mode::empty()) else { return Vec::new() };
+    let Ok(directory) = openat(sys, "devices/system/cpu", flags, Mode::empty()) else {
+        return Vec::new();
+    };
     let Ok(entries) = Dir::read_from(&directory) else { return Vec::new() };
     entries
         .filter_map(|entry| entry.ok()?.file_name().to_str().ok().map(str::to_owned))

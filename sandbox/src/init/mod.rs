@@ -91,7 +91,8 @@ impl Helper {
         let root = match &plan.enter {
             Enter::New { .. } => self.build(&plan)?,
             Enter::Join { pid } => {
-                let target = target.ok_or_else(|| Error::invalid("no process to join was given"))?;
+                let target =
+                    target.ok_or_else(|| Error::invalid("no process to join was given"))?;
                 join::join(target.as_fd(), *pid)?;
                 open_root()?
             }
@@ -105,7 +106,8 @@ impl Helper {
             match self.channel.receive().cannot(|| "read the instructions")? {
                 Some(Message::Descriptor(fd)) => target = Some(fd),
                 Some(Message::Plan(bytes)) => {
-                    let plan = crate::wire::decode(&bytes).cannot(|| "understand the instructions")?;
+                    let plan =
+                        crate::wire::decode(&bytes).cannot(|| "understand the instructions")?;
                     return Ok((plan, target));
                 }
                 Some(_) | None => return Err(Error::invalid("the helper got no instructions")),

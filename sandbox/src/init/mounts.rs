@@ -50,7 +50,10 @@ fn prepare(wanted: &Mount, nodev: bool) -> Result<Prepared<'_>> {
         MountKind::Bind { source, readonly, recursive } => {
             let what = || format!("mount {} of the host", source.display());
             if !source.is_absolute() {
-                return Err(Error::invalid(format!("the source {} is not an absolute path", source.display())));
+                return Err(Error::invalid(format!(
+                    "the source {} is not an absolute path",
+                    source.display()
+                )));
             }
             let mount = mount::clone_path(source, *recursive).cannot(what)?;
             let directory = is_directory(&mount).cannot(what)?;
@@ -81,7 +84,11 @@ fn prepare(wanted: &Mount, nodev: bool) -> Result<Prepared<'_>> {
 
 impl Helper {
     /// Puts the user's mounts in their places.
-    pub(super) fn mount_wanted(&mut self, root: &OwnedFd, prepared: Vec<Prepared<'_>>) -> Result<()> {
+    pub(super) fn mount_wanted(
+        &mut self,
+        root: &OwnedFd,
+        prepared: Vec<Prepared<'_>>,
+    ) -> Result<()> {
         for Prepared { target, mount, directory } in prepared {
             let place = self.target(root, target, directory)?;
             mount::attach(&mount, &place).cannot(|| format!("mount {}", target.display()))?;
@@ -90,15 +97,22 @@ impl Helper {
     }
 
     /// Mounts /sys, read-only, with the control groups in it.
-    pub(super) fn sys(&mut self, root: &OwnedFd, network: Network, cgroups: &[CgroupMount]) -> Result<OwnedFd> {
+    pub(super) fn sys(
+        &mut self,
+        root: &OwnedFd,
+        network: Network,
+        cgroups: &[CgroupMount],
+    ) -> Result<OwnedFd> {
         let place = self.builtin(root, "sys")?;
         let readonly = mount::PLAIN | MountAttrFlags::MOUNT_ATTR_RDONLY;
         let sys = match mount::create("sysfs", &[], readonly) {
             // In a user namespace sysfs belongs to the network namespace's
             // owner: with the host's network it can only be shown.
             Err(rustix::io::Errno::PERM | rustix::io::Errno::ACCESS) => {
-                let host = mount::clone_path(Path::new("/sys"), true).cannot(|| "mount /sys of the host")?;
-                let plain = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
+                let host = mount::clone_path(Path::new("/sys"), true)
+                    .cannot(|| "mount /sys of the host")?;
+                let plain =
+                    MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
                 mount::restrict(&host, true, plain).cannot(|| "make /sys read-only")?;
                 tracing::trace!(?network, "showing /sys of the host");
                 host
@@ -116,7 +130,8 @@ impl Helper {
 
 /// Mounts the control groups at /sys/fs/cgroup as far as the sandbox has some.
 fn show_cgroups(sys: &OwnedFd, cgroups: &[CgroupMount]) -> rustix::io::Result<()> {
-    let place = open_beneath(sys, Path::new("fs/cgroup"), OFlags::PATH | OFlags::DIRECTORY, STRICT)?;
+    let place =
+        open_beneath(sys, Path::new("fs/cgroup"), OFlags::PATH | OFlags::DIRECTORY, STRICT)?;
     let readonly = mount::PLAIN | MountAttrFlags::MOUNT_ATTR_RDONLY;
     if let [CgroupMount { controllers }] = cgroups
         && controllers.is_empty()
@@ -125,7 +140,8 @@ fn show_cgroups(sys: &OwnedFd, cgroups: &[CgroupMount]) -> rustix::io::Result<()
     }
     let directory = mount::create("tmpfs", &[("mode", "755")], mount::PLAIN)?;
     mount::attach(&directory, &place)?;
-    for CgroupMount { controllers } in cgroups.iter().filter(|mount| !mount.controllers.is_empty()) {
+    for CgroupMount { controllers } in cgroups.iter().filter(|mount| !mount.controllers.is_empty())
+    {
         let name = controllers.join(",");
         mkdirat(&directory, name.as_str(), Mode::from_raw_mode(0o755))?;
         if controllers.len() > 1 {
@@ -133,8 +149,10 @@ fn show_cgroups(sys: &OwnedFd, cgroups: &[CgroupMount]) -> rustix::io::Result<()
                 symlinkat(name.as_str(), &directory, controller.as_str())?;
             }
         }
-        let options: Vec<(&str, &str)> = controllers.iter().map(|controller| (controller.as_str(), "")).collect();
-        let place = open_beneath(&directory, Path::new(&name), OFlags::PATH | OFlags::DIRECTORY, STRICT)?;
+        let options: Vec<(&str, &str)> =
+            controllers.iter().map(|controller| (controller.as_str(), "")).collect();
+        let place =
+            open_beneath(&directory, Path::new(&name), OFlags::PATH | OFlags::DIRECTORY, STRICT)?;
         mount::attach(&mount::create("cgroup", &options, readonly)?, &place)?;
     }
     mount::restrict(&directory, false, MOUNT_ATTR_RDONLY).map_err(|_| rustix::io::Errno::IO)

@@ -3,7 +3,7 @@
 
 use std::process::ExitCode;
 
-use rustix::process::{Pid, Signal, WaitOptions, waitpid};
+use rustix::process::{Pid, Signal, WaitOptions, wait};
 
 use crate::error::{Context as _, Result};
 use crate::sys;
@@ -29,15 +29,20 @@ pub(super) fn serve() -> Result<ExitCode> {
 
 /// Signals that the kernel sends to process 1 for reasons of its own.
 fn is_for_us(signal: i32) -> bool {
-    matches!(signal, libc::SIGTTIN | libc::SIGTTOU | libc::SIGSEGV | libc::SIGBUS | libc::SIGFPE | libc::SIGILL)
+    matches!(
+        signal,
+        libc::SIGTTIN | libc::SIGTTOU | libc::SIGSEGV | libc::SIGBUS | libc::SIGFPE | libc::SIGILL
+    )
 }
 
 /// Reaps whoever has ended; returns how to end when the command is among them.
 fn reap(command: Pid) -> Option<ExitCode> {
     let mut end = None;
-    while let Ok(Some((pid, status))) = waitpid(None, WaitOptions::NOHANG) {
+    while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
         if pid == command {
-            let status = status.exit_status().or_else(|| status.terminating_signal().map(|signal| 128 + signal));
+            let status = status
+                .exit_status()
+                .or_else(|| status.terminating_signal().map(|signal| 128 + signal));
             end = Some(ExitCode::from(u8::try_from(status.unwrap_or(1)).unwrap_or(1)));
         }
     }

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string,
-    fsmount, fsopen,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, fsconfig_create, fsconfig_set_flag,
+    fsconfig_set_string, fsmount, fsopen,
 };
 
 use super::mount;
@@ -41,12 +41,18 @@ pub(super) fn mount(root: &Root, nodev: bool) -> Result<Mounted> {
             (bind(&lowers[0])?, true)
         }
         Root::Overlay { lowers, upper, work, readonly, volatile } => {
-            let overlay = Overlay { lowers, upper: upper.as_deref(), work: work.as_deref(), volatile: *volatile };
+            let overlay = Overlay {
+                lowers,
+                upper: upper.as_deref(),
+                work: work.as_deref(),
+                volatile: *volatile,
+            };
             (overlay.mount()?, *readonly || upper.is_none())
         }
     };
     if nodev {
-        sys::mount_setattr(fd.as_fd(), false, sys::MOUNT_ATTR_NODEV).cannot(|| "refuse device nodes in the root")?;
+        sys::mount_setattr(fd.as_fd(), false, sys::MOUNT_ATTR_NODEV)
+            .cannot(|| "refuse device nodes in the root")?;
     }
     Ok(Mounted { fd, readonly })
 }
@@ -87,7 +93,9 @@ impl Overlay<'_> {
             )));
         }
         if self.upper.is_some() != self.work.is_some() {
-            return Err(Error::invalid("an upper directory needs a work directory, and the other way round"));
+            return Err(Error::invalid(
+                "an upper directory needs a work directory, and the other way round",
+            ));
         }
         let place = open(first)?;
         match self.detached() {
@@ -107,7 +115,11 @@ impl Overlay<'_> {
             fsconfig_set_string(&context, key, path)
         };
         for (key, value) in FLAGS {
-            if value.is_empty() { fsconfig_set_flag(&context, key)? } else { fsconfig_set_string(&context, key, value)? }
+            if value.is_empty() {
+                fsconfig_set_flag(&context, key)?
+            } else {
+                fsconfig_set_string(&context, key, value)?
+            }
         }
         for lower in self.lowers {
             set("lowerdir+", lower)?;
@@ -133,7 +145,11 @@ impl Overlay<'_> {
         for lower in self.lowers {
             names.push(escaped(lower.strip_prefix(base).unwrap_or(lower))?);
         }
-        let mut options = FLAGS.map(|(key, value)| if value.is_empty() { key.into() } else { format!("{key}={value}") }).join(",");
+        let mut options = FLAGS
+            .map(
+                |(key, value)| if value.is_empty() { key.into() } else { format!("{key}={value}") },
+            )
+            .join(",");
         options.push_str(&format!(",lowerdir={}", names.join(":")));
         if let (Some(upper), Some(work)) = (self.upper, self.work) {
             options.push_str(&format!(",upperdir={},workdir={}", escaped(upper)?, escaped(work)?));
@@ -147,12 +163,24 @@ impl Overlay<'_> {
                 self.lowers.len()
             )));
         }
-        let options = std::ffi::CString::new(options).map_err(|_| Error::invalid("a layer's path contains NUL"))?;
+        let options = std::ffi::CString::new(options)
+            .map_err(|_| Error::invalid("a layer's path contains NUL"))?;
         let place = first.file_name().ok_or_else(|| Error::invalid("a layer has no name"))?;
-        rustix::mount::mount("overlay", place, "overlay", MountFlags::empty(), Some(options.as_c_str()))
-            .map_err(|errno| self.explain(errno))?;
-        rustix::fs::openat(CWD, place, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            .cannot(|| "open the root")
+        rustix::mount::mount(
+            "overlay",
+            place,
+            "overlay",
+            MountFlags::empty(),
+            Some(options.as_c_str()),
+        )
+        .map_err(|errno| self.explain(errno))?;
+        rustix::fs::openat(
+            CWD,
+            place,
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .cannot(|| "open the root")
     }
 
     fn explain(&self, errno: Errno) -> Error {

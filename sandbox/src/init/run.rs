@@ -8,7 +8,9 @@ use std::process::ExitCode;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{FileType, Mode, OFlags, fchown, fstat, fstatfs};
-use rustix::process::{DumpableBehavior, Signal, Uid, set_dumpable_behavior, set_parent_process_death_signal};
+use rustix::process::{
+    DumpableBehavior, Signal, Uid, set_dumpable_behavior, set_parent_process_death_signal,
+};
 
 use super::target::open_in_root;
 use super::{Helper, credentials, pid1};
@@ -46,7 +48,8 @@ impl Helper {
         self.report_ready()?;
         if plan.die_with_parent {
             // Changing the user has cleared it, so it comes after that.
-            set_parent_process_death_signal(Some(Signal::KILL)).cannot(|| "follow the caller's end")?;
+            set_parent_process_death_signal(Some(Signal::KILL))
+                .cannot(|| "follow the caller's end")?;
             if is_hung_up(self.channel.as_fd()) {
                 // The caller ended before it was in force.
                 return Ok(ExitCode::from(125));
@@ -81,7 +84,10 @@ impl Helper {
     fn enter_directory(&mut self, root: &OwnedFd, cwd: &Path, create: bool) -> Result<()> {
         let what = || format!("enter the working directory {}", cwd.display());
         if !cwd.is_absolute() {
-            return Err(Error::invalid(format!("the working directory {} is not an absolute path", cwd.display())));
+            return Err(Error::invalid(format!(
+                "the working directory {} is not an absolute path",
+                cwd.display()
+            )));
         }
         let directory = match open_in_root(root, cwd, OFlags::PATH | OFlags::DIRECTORY) {
             Err(rustix::io::Errno::NOENT) if create => {
@@ -108,7 +114,10 @@ fn own_streams(identity: &Identity) {
         let kind = FileType::from_raw_mode(stat.st_mode);
         let is_pipe = kind == FileType::Fifo && filesystem.f_type == PIPEFS_MAGIC;
         let is_terminal = kind == FileType::CharacterDevice && filesystem.f_type == 0x1cd1;
-        let from_us = is_terminal && rustix::termios::isatty(stream) && stat.st_uid == 0 && is_own_terminal(stream);
+        let from_us = is_terminal
+            && rustix::termios::isatty(stream)
+            && stat.st_uid == 0
+            && is_own_terminal(stream);
         if (is_pipe || from_us) && stat.st_uid != identity.uid {
             // Only a convenience: without it the streams still work.
             fchown(stream, Some(Uid::from_raw(identity.uid)), None).ok();
@@ -125,7 +134,8 @@ fn is_own_terminal(stream: BorrowedFd<'_>) -> bool {
 fn is_hung_up(channel: BorrowedFd<'_>) -> bool {
     let mut fds = [PollFd::new(&channel, PollFlags::IN)];
     let nothing = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
-    poll(&mut fds, Some(&nothing)).is_ok() && fds[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
+    poll(&mut fds, Some(&nothing)).is_ok()
+        && fds[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
 }
 
 /// The command with everything an exec takes.
@@ -139,12 +149,15 @@ struct Command {
 impl Command {
     fn new(plan: &Plan, identity: &Identity) -> Result<Self> {
         let text = |text: &str| {
-            CString::new(text).map_err(|_| Error::invalid("an argument or a variable contains a NUL byte"))
+            CString::new(text)
+                .map_err(|_| Error::invalid("an argument or a variable contains a NUL byte"))
         };
         let process = &plan.process;
         let name = process.args.first().filter(|name| !name.is_empty());
         let name = name.ok_or_else(|| Error::invalid("no command was given"))?;
-        let variable = |key: &str| process.env.iter().rev().find_map(|entry| entry.strip_prefix(key)?.strip_prefix('='));
+        let variable = |key: &str| {
+            process.env.iter().rev().find_map(|entry| entry.strip_prefix(key)?.strip_prefix('='))
+        };
         let candidates: Vec<CString> = if name.contains('/') {
             vec![text(name)?]
         } else {
@@ -153,11 +166,13 @@ impl Command {
             let places = path.split(':').filter(|place| !place.is_empty());
             places.map(|place| text(&format!("{place}/{name}"))).collect::<Result<_>>()?
         };
-        let mut environment = process.env.iter().map(|entry| text(entry)).collect::<Result<Vec<_>>>()?;
+        let mut environment =
+            process.env.iter().map(|entry| text(entry)).collect::<Result<Vec<_>>>()?;
         if variable("HOME").is_none() {
             environment.push(text(&format!("HOME={}", identity.home))?);
         }
-        let arguments = process.args.iter().map(|argument| text(argument)).collect::<Result<_>>()?;
+        let arguments =
+            process.args.iter().map(|argument| text(argument)).collect::<Result<_>>()?;
         Ok(Self { name: name.clone(), candidates, arguments, environment })
     }
 

@@ -3,9 +3,13 @@
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::{Component, Path};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, openat, openat2, statat};
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, PROC_SUPER_MAGIC, ResolveFlags, fstat, fstatfs, mkdirat,
+    openat, openat2, readlinkat, statat,
+};
 use rustix::io::Errno;
 
 use super::Helper;
@@ -20,7 +24,11 @@ pub(super) const STRICT: ResolveFlags =
     ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
 
 /// Opens a path beneath the root, following the image's links inside it.
-pub(super) fn open_in_root(root: &OwnedFd, path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+pub(super) fn open_in_root(
+    root: &OwnedFd,
+    path: &Path,
+    flags: OFlags,
+) -> rustix::io::Result<OwnedFd> {
     open_beneath(root, path, flags, IN_ROOT)
 }
 
@@ -54,75 +62,141 @@ impl Helper {
         let flags = OFlags::PATH | OFlags::DIRECTORY;
         let opened = match open_beneath(root, Path::new(name), flags, STRICT) {
             Err(Errno::NOENT) => {
-                mkdirat(root, name, Mode::from_raw_mode(0o755)).cannot(|| format!("make /{name} in the root"))?;
+                mkdirat(root, name, Mode::from_raw_mode(0o755))
+                    .cannot(|| format!("make /{name} in the root"))?;
                 self.stubs.push(Stub { path: Path::new("/").join(name), directory: true });
                 open_beneath(root, Path::new(name), flags, STRICT)
             }
             other => other,
         };
         match opened {
-            Err(Errno::LOOP | Errno::NOTDIR) => {
-                Err(Error::invalid(format!("the image has something else than a directory at /{name}")))
-            }
+            Err(Errno::LOOP | Errno::NOTDIR) => Err(Error::invalid(format!(
+                "the image has something else than a directory at /{name}"
+            ))),
             other => other.cannot(|| format!("open /{name} in the root")),
         }
     }
 
     /// Opens the target of a mount; makes what is missing of it.
-    pub(super) fn target(&mut self, root: &OwnedFd, path: &Path, directory: bool) -> Result<OwnedFd> {
+    pub(super) fn target(
+        &mut self,
+        root: &OwnedFd,
+        path: &Path,
+        directory: bool,
+    ) -> Result<OwnedFd> {
         let what = || format!("find the mount point {}", path.display());
         let found = match open_in_root(root, path, OFlags::PATH) {
             Err(Errno::NOENT) => self.make(root, path, directory)?,
             other => other.cannot(what)?,
         };
-        if rustix::fs::fstatfs(&found).cannot(what)?.f_type == rustix::fs::PROC_SUPER_MAGIC {
-            return Err(Error::invalid(format!("cannot mount on {}: it is inside /proc", path.display())));
+        if fstatfs(&found).cannot(what)?.f_type == PROC_SUPER_MAGIC {
+            return Err(Error::invalid(format!(
+                "cannot mount on {}: it is inside /proc",
+                path.display()
+            )));
         }
         if is_directory(&found).cannot(what)? != directory {
-            let (is, wanted) = if directory { ("a file", "a directory") } else { ("a directory", "a file") };
-            return Err(Error::invalid(format!("cannot mount {wanted} on {}, which is {is}", path.display())));
+            let (is, wanted) =
+                if directory { ("a file", "a directory") } else { ("a directory", "a file") };
+            return Err(Error::invalid(format!(
+                "cannot mount {wanted} on {}, which is {is}",
+                path.display()
+            )));
         }
         Ok(found)
     }
 
     /// Makes a file or directory with all its parents, and opens it.
+    ///
+    /// A link to something that does not exist is followed: what it names is
+    /// made, inside the root. (`/etc/resolv.conf` is often such a link.)
     pub(super) fn make(&mut self, root: &OwnedFd, path: &Path, directory: bool) -> Result<OwnedFd> {
         let what = || format!("make the mount point {}", path.display());
-        let names: Vec<&OsStr> = names(path)?;
-        // The longest part that exists, links followed inside the root.
-        let mut existing = names.len();
-        let mut current = loop {
-            existing = existing.checked_sub(1).ok_or_else(|| Error::invalid("the root cannot be a mount point"))?;
-            let part: std::path::PathBuf = Path::new("/").components().map(Component::as_os_str).chain(names[..existing].iter().copied()).collect();
-            match open_in_root(root, &part, OFlags::PATH | OFlags::DIRECTORY) {
-                Err(Errno::NOENT) => {}
-                other => break other.cannot(what)?,
+        let mut path = path.to_owned();
+        for _ in 0..LINKS_MAX {
+            let names = names(&path)?;
+            let (existing, parent) = longest_existing(root, &names).cannot(what)?;
+            let Some(missing) = names.get(existing) else {
+                return open_in_root(root, &path, OFlags::PATH).cannot(what);
+            };
+            if fstatfs(&parent).cannot(what)?.f_type == PROC_SUPER_MAGIC {
+                // Nothing can be made there, and its links are not the image's.
+                return Err(Errno::NOENT).cannot(what);
             }
-        };
-        let mut made = Path::new("/").join(names[..existing].iter().collect::<std::path::PathBuf>());
-        for (index, name) in names.iter().enumerate().skip(existing) {
-            made.push(name);
-            let last = index + 1 == names.len();
-            if last && !directory {
-                let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::WRONLY | OFlags::CLOEXEC;
-                match openat(&current, *name, flags, Mode::from_raw_mode(0o644)) {
-                    Ok(_) => self.stubs.push(Stub { path: made.clone(), directory: false }),
-                    Err(Errno::EXIST) => {}
-                    Err(error) => return Err(error).cannot(what),
+            let before: PathBuf =
+                Path::new("/").join(names[..existing].iter().collect::<PathBuf>());
+            match readlinkat(&parent, *missing, Vec::new()) {
+                Ok(link) => {
+                    let rest: PathBuf = names[existing + 1..].iter().collect();
+                    path = clean(&before.join(OsStr::from_bytes(link.to_bytes())).join(rest));
                 }
+                Err(Errno::NOENT) => {
+                    return self
+                        .make_below(parent, before, &names[existing..], directory)
+                        .cannot(what);
+                }
+                Err(error) => return Err(error).cannot(what),
+            }
+        }
+        Err(Errno::LOOP).cannot(what)
+    }
+
+    /// Makes names one in the other, none of which exists.
+    fn make_below(
+        &mut self,
+        mut current: OwnedFd,
+        mut path: PathBuf,
+        names: &[&OsStr],
+        directory: bool,
+    ) -> rustix::io::Result<OwnedFd> {
+        for (index, name) in names.iter().enumerate() {
+            path.push(name);
+            let is_file = index + 1 == names.len() && !directory;
+            if is_file {
+                let flags = OFlags::CREATE
+                    | OFlags::EXCL
+                    | OFlags::NOFOLLOW
+                    | OFlags::WRONLY
+                    | OFlags::CLOEXEC;
+                openat(&current, *name, flags, Mode::from_raw_mode(0o644))?;
             } else {
-                match mkdirat(&current, *name, Mode::from_raw_mode(0o755)) {
-                    Ok(()) => self.stubs.push(Stub { path: made.clone(), directory: true }),
-                    Err(Errno::EXIST) => {}
-                    Err(error) => return Err(error).cannot(what),
-                }
+                mkdirat(&current, *name, Mode::from_raw_mode(0o755))?;
             }
-            // A name that exists after all is a link to nowhere.
-            let kind = if last { OFlags::PATH } else { OFlags::PATH | OFlags::DIRECTORY };
-            current = open_beneath(&current, Path::new(name), kind, STRICT).cannot(what)?;
+            self.stubs.push(Stub { path: path.clone(), directory: !is_file });
+            let kind = if is_file { OFlags::PATH } else { OFlags::PATH | OFlags::DIRECTORY };
+            current = open_beneath(&current, Path::new(name), kind, STRICT)?;
         }
         Ok(current)
     }
+}
+
+/// As many links as the kernel follows.
+const LINKS_MAX: usize = 40;
+
+/// Opens the deepest directory of a path that exists; returns how many names
+/// lead there.
+fn longest_existing(root: &OwnedFd, names: &[&OsStr]) -> rustix::io::Result<(usize, OwnedFd)> {
+    let mut existing = names.len();
+    loop {
+        let part = Path::new("/").join(names[..existing].iter().collect::<PathBuf>());
+        match open_in_root(root, &part, OFlags::PATH | OFlags::DIRECTORY) {
+            Err(Errno::NOENT) if existing > 0 => existing -= 1,
+            other => return other.map(|directory| (existing, directory)),
+        }
+    }
+}
+
+/// Takes `.` and `..` out of a path; above the root is the root.
+fn clean(path: &Path) -> PathBuf {
+    let mut cleaned = PathBuf::from("/");
+    for component in path.components() {
+        match component {
+            Component::Normal(name) => cleaned.push(name),
+            Component::ParentDir => drop(cleaned.pop()),
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    cleaned
 }
 
 /// Splits an absolute path into its names.
@@ -133,7 +207,10 @@ fn names(path: &Path) -> Result<Vec<&OsStr>> {
             Component::Normal(name) => names.push(name),
             Component::RootDir | Component::CurDir => {}
             Component::ParentDir | Component::Prefix(_) => {
-                return Err(Error::invalid(format!("a mount point must not contain ..: {}", path.display())));
+                return Err(Error::invalid(format!(
+                    "a mount point must not contain ..: {}",
+                    path.display()
+                )));
             }
         }
     }
@@ -142,8 +219,14 @@ fn names(path: &Path) -> Result<Vec<&OsStr>> {
 
 /// Makes sure that an entry of a directory we filled is the device it should
 /// be: an image must not put something else in its place (CVE-2025-31133).
-pub(super) fn is_device(directory: &OwnedFd, name: &str, major: u32, minor: u32) -> io::Result<bool> {
+pub(super) fn is_device(
+    directory: &OwnedFd,
+    name: &str,
+    major: u32,
+    minor: u32,
+) -> io::Result<bool> {
     let stat = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
     let device = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
-    Ok(FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && device == (major, minor))
+    Ok(FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
+        && device == (major, minor))
 }

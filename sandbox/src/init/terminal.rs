@@ -7,8 +7,8 @@ use rustix::fs::{FileType, OFlags, fstat, fstatfs, major};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
 
 use super::dev::create_file;
-use super::target::open_beneath;
 use super::target::STRICT;
+use super::target::open_beneath;
 use super::{Helper, mount};
 use crate::error::{Context as _, Error, Result};
 use crate::spawn::{Message, Plan};
@@ -34,7 +34,8 @@ impl Helper {
     /// Makes the terminal of a process that joins.
     pub(super) fn open_joined_terminal(&mut self, root: &OwnedFd, plan: &Plan) -> Result<()> {
         let flags = OFlags::PATH | OFlags::DIRECTORY;
-        let pts = open_beneath(root, Path::new("dev/pts"), flags, STRICT).cannot(|| "open /dev/pts")?;
+        let pts =
+            open_beneath(root, Path::new("dev/pts"), flags, STRICT).cannot(|| "open /dev/pts")?;
         if fstatfs(&pts).cannot(|| "look at /dev/pts")?.f_type != DEVPTS_SUPER_MAGIC {
             return Err(Error::invalid("the container has no pseudo-terminals at /dev/pts"));
         }
@@ -46,8 +47,11 @@ impl Helper {
         let flags = OFlags::RDWR | OFlags::NOCTTY;
         let master = open_beneath(pts, Path::new("ptmx"), flags, STRICT).cannot(what)?;
         unlockpt(&master).cannot(what)?;
-        let slave = ioctl_tiocgptpeer(&master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)
-            .cannot(what)?;
+        let slave = ioctl_tiocgptpeer(
+            &master,
+            OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC,
+        )
+        .cannot(what)?;
         let stat = fstat(&slave).cannot(what)?;
         let is_terminal = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
             && UNIX98_MAJORS.contains(&major(stat.st_rdev));
@@ -55,7 +59,8 @@ impl Helper {
             return Err(Error::invalid("the pseudo-terminal is not one"));
         }
         if let Some((rows, columns)) = plan.process.terminal_size {
-            sys::set_tty_size(slave.as_fd(), rows, columns).cannot(|| "set the size of the terminal")?;
+            sys::set_tty_size(slave.as_fd(), rows, columns)
+                .cannot(|| "set the size of the terminal")?;
         }
         rustix::stdio::dup2_stdin(&slave).cannot(what)?;
         rustix::stdio::dup2_stdout(&slave).cannot(what)?;

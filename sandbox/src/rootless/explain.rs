@@ -20,9 +20,13 @@ impl Host {
         let read = |path: &str| fs::read_to_string(path).ok().map(|text| text.trim().to_owned());
         let status = read("/proc/self/status").unwrap_or_default();
         Self {
-            apparmor_restricts: read("/proc/sys/kernel/apparmor_restrict_unprivileged_userns").as_deref() == Some("1"),
-            namespaces_max: read("/proc/sys/user/max_user_namespaces").and_then(|text| text.parse().ok()),
-            debian_switch_off: read("/proc/sys/kernel/unprivileged_userns_clone").as_deref() == Some("0"),
+            apparmor_restricts: read("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
+                .as_deref()
+                == Some("1"),
+            namespaces_max: read("/proc/sys/user/max_user_namespaces")
+                .and_then(|text| text.parse().ok()),
+            debian_switch_off: read("/proc/sys/kernel/unprivileged_userns_clone").as_deref()
+                == Some("0"),
             filtered: status.lines().any(|line| line == "Seccomp:\t2"),
         }
     }
@@ -73,9 +77,15 @@ mod tests {
             other => panic!("{other}"),
         };
         let none = Host::default;
-        assert!(hint(Host { apparmor_restricts: true, ..none() }).contains("apparmor_restrict_unprivileged_userns=0"));
+        assert!(
+            hint(Host { apparmor_restricts: true, ..none() })
+                .contains("apparmor_restrict_unprivileged_userns=0")
+        );
         assert!(hint(Host { namespaces_max: Some(0), ..none() }).contains("max_user_namespaces"));
-        assert!(hint(Host { debian_switch_off: true, ..none() }).contains("unprivileged_userns_clone=1"));
+        assert!(
+            hint(Host { debian_switch_off: true, ..none() })
+                .contains("unprivileged_userns_clone=1")
+        );
         assert!(hint(Host { filtered: true, ..none() }).contains("seccomp=unconfined"));
         assert_eq!(hint(none()), "run the program as root");
     }

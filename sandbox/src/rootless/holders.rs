@@ -26,7 +26,8 @@ impl Holders {
     /// Opens the directory of a user, and waits for the lock. None where there
     /// is no runtime directory to put it in.
     pub(super) fn open(uid: u32) -> Result<Option<Self>> {
-        let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_dir());
+        let runtime =
+            std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_dir());
         let parent = runtime.unwrap_or_else(|| {
             let run = PathBuf::from(format!("/run/user/{uid}"));
             if run.is_dir() { run } else { PathBuf::from("/tmp") }

@@ -18,7 +18,8 @@ pub(super) fn subordinate(uid: u32) -> Result<Ranges, String> {
     let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
     let name = name_of(uid, &passwd);
     let read = |path: &str| {
-        let text = fs::read_to_string(path).map_err(|error| format!("{path} cannot be read: {error}"))?;
+        let text =
+            fs::read_to_string(path).map_err(|error| format!("{path} cannot be read: {error}"))?;
         let ranges = parse(&text, uid, name.as_deref());
         if ranges.is_empty() {
             let user = name.clone().unwrap_or_else(|| uid.to_string());
@@ -97,7 +98,10 @@ mod tests {
     fn ranges_are_found_by_name_and_by_number() {
         let text = "root:1:5\nada:100000:65536\n1000:300000:10\nadam:7:7\nada:x:1\nada:9:0\n";
         let ranges = parse(text, 1000, Some("ada"));
-        assert_eq!(ranges, [Range { start: 100_000, count: 65_536 }, Range { start: 300_000, count: 10 }]);
+        assert_eq!(
+            ranges,
+            [Range { start: 100_000, count: 65_536 }, Range { start: 300_000, count: 10 }]
+        );
         assert_eq!(arguments(1000, &ranges).join(" "), "0 1000 1 1 100000 65536 65537 300000 10");
         assert!(parse(text, 1001, None).is_empty());
     }

@@ -22,6 +22,7 @@ mod ids;
 
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 
 use nix::sched::CloneFlags;
 use rustix::mount::{MountPropagationFlags, mount_change};
@@ -54,9 +55,9 @@ pub enum Privileges {
 ///
 /// [`Error::Rootless`] with a reason and a hint where this host does not let
 /// users have namespaces.
-pub fn enter_if_needed() -> Result<Privileges> {
+pub fn enter_if_needed() -> Result<()> {
     if rustix::process::geteuid().is_root() {
-        return Ok(Privileges::Root);
+        return Ok(());
     }
     let uid = rustix::process::geteuid().as_raw();
     // Held until the own process is written down, so that two commands do not
@@ -70,7 +71,24 @@ pub fn enter_if_needed() -> Result<Privileges> {
     if let Some(holders) = &holders {
         holders.add(own, find_start_time_of(own).unwrap_or(0));
     }
-    Ok(privileges)
+    // Entering happens once.
+    ENTERED.set(privileges).ok();
+    Ok(())
+}
+
+static ENTERED: OnceLock<Privileges> = OnceLock::new();
+
+/// Returns what [`enter_if_needed`] has found.
+#[must_use]
+pub fn privileges() -> &'static Privileges {
+    ENTERED.get().unwrap_or(&Privileges::Root)
+}
+
+/// Returns whether the program runs for an ordinary user, in a user namespace
+/// that it entered itself.
+#[must_use]
+pub fn is_rootless() -> bool {
+    *privileges() != Privileges::Root
 }
 
 /// Writes down that a process which outlives the caller is in the namespace.
@@ -89,7 +107,9 @@ fn join(pidfd: &OwnedFd) -> Result<Privileges> {
     become_root()?;
     separate_mounts()?;
     Ok(match ids::count_mapped() {
-        0 | 1 => Privileges::SingleId("the running containers of this user have a single id".into()),
+        0 | 1 => {
+            Privileges::SingleId("the running containers of this user have a single id".into())
+        }
         _ => Privileges::Mapped,
     })
 }
@@ -110,7 +130,8 @@ fn create(uid: u32) -> Result<Privileges> {
         }
         Err(_) => (None, None),
     };
-    nix::sched::unshare(CloneFlags::CLONE_NEWUSER).map_err(|errno| explain::denied(&errno.into()))?;
+    nix::sched::unshare(CloneFlags::CLONE_NEWUSER)
+        .map_err(|errno| explain::denied(&errno.into()))?;
     drop(ready);
     let mapped = mapper.is_some_and(succeeded);
     let privileges = match (mapped, ranges) {
@@ -129,8 +150,10 @@ fn create(uid: u32) -> Result<Privileges> {
 /// The ids are mapped; taking them on keeps the capabilities of the namespace.
 fn become_root() -> Result<()> {
     let (uid, gid) = (rustix::process::Uid::ROOT, rustix::process::Gid::ROOT);
-    rustix::thread::set_thread_res_gid(gid, gid, gid).cannot(|| "become group 0 of the user namespace")?;
-    rustix::thread::set_thread_res_uid(uid, uid, uid).cannot(|| "become user 0 of the user namespace")
+    rustix::thread::set_thread_res_gid(gid, gid, gid)
+        .cannot(|| "become group 0 of the user namespace")?;
+    rustix::thread::set_thread_res_uid(uid, uid, uid)
+        .cannot(|| "become user 0 of the user namespace")
 }
 
 /// Separates the mounts; the first thing that takes a capability, so here it
@@ -163,7 +186,9 @@ fn map_from_outside(wait: &OwnedFd, uids: (u32, &[Range]), gids: (u32, &[Range])
 }
 
 fn succeeded(child: u32) -> bool {
-    let Some(pid) = i32::try_from(child).ok().and_then(rustix::process::Pid::from_raw) else { return false };
+    let Some(pid) = i32::try_from(child).ok().and_then(rustix::process::Pid::from_raw) else {
+        return false;
+    };
     loop {
         match rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty()) {
             Ok(Some((_, status))) => return status.exit_status() == Some(0),

@@ -81,7 +81,12 @@ pub(crate) fn compile(profile: &Profile<'_>) -> Result<Code> {
 fn append_arch(program: &mut Code, arch: Arch, tree: Code) {
     let mut body = vec![step(LOAD, NUMBER)];
     body.extend(tree);
-    program.push(SeccompInstruction { code: JUMP_EQUAL, jump_true: 1, jump_false: 0, value: arch.audit() });
+    program.push(SeccompInstruction {
+        code: JUMP_EQUAL,
+        jump_true: 1,
+        jump_false: 0,
+        value: arch.audit(),
+    });
     program.push(step(JUMP, offset(body.len())));
     program.extend(body);
 }
@@ -236,12 +241,18 @@ fn condition(condition: &Condition) -> Vec<(u16, u32, To, To)> {
         Comparison::NotEqual => {
             (vec![(JUMP_EQUAL, high, To::Next, To::Holds)], (JUMP_EQUAL, low, To::Fails, To::Holds))
         }
-        Comparison::Greater => (more(high, To::Holds, To::Fails), (JUMP_GREATER, low, To::Holds, To::Fails)),
+        Comparison::Greater => {
+            (more(high, To::Holds, To::Fails), (JUMP_GREATER, low, To::Holds, To::Fails))
+        }
         Comparison::GreaterOrEqual => {
             (more(high, To::Holds, To::Fails), (JUMP_GREATER_OR_EQUAL, low, To::Holds, To::Fails))
         }
-        Comparison::Less => (more(high, To::Fails, To::Holds), (JUMP_GREATER_OR_EQUAL, low, To::Fails, To::Holds)),
-        Comparison::LessOrEqual => (more(high, To::Fails, To::Holds), (JUMP_GREATER, low, To::Fails, To::Holds)),
+        Comparison::Less => {
+            (more(high, To::Fails, To::Holds), (JUMP_GREATER_OR_EQUAL, low, To::Fails, To::Holds))
+        }
+        Comparison::LessOrEqual => {
+            (more(high, To::Fails, To::Holds), (JUMP_GREATER, low, To::Fails, To::Holds))
+        }
         Comparison::Masked(mask) => {
             let (mask_high, mask_low) = halves(mask);
             return vec![
@@ -326,7 +337,11 @@ mod tests {
         ];
         for (name, arguments, expected) in table {
             for arch in [Arch::X86_64, Arch::X86, Arch::X32] {
-                assert_eq!(decide(&program, arch, name, arguments), *expected, "{name} {arguments:?} on {arch:?}");
+                assert_eq!(
+                    decide(&program, arch, name, arguments),
+                    *expected,
+                    "{name} {arguments:?} on {arch:?}"
+                );
             }
         }
         for arch in [Arch::X86_64, Arch::X86, Arch::X32] {
@@ -394,7 +409,11 @@ mod tests {
             ([2, 2], kill),
             ([5, 2], libc::SECCOMP_RET_LOG),
         ] {
-            assert_eq!(decide(&program, Arch::X86_64, "read", &arguments), expected, "{arguments:?}");
+            assert_eq!(
+                decide(&program, Arch::X86_64, "read", &arguments),
+                expected,
+                "{arguments:?}"
+            );
         }
     }
 }

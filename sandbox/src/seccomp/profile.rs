@@ -74,7 +74,8 @@ pub(crate) struct Profile<'a> {
 
 /// Returns moby's default profile.
 pub(crate) fn default(capabilities: u64, native: Arch) -> Profile<'static> {
-    parse_text(include_str!("default.txt"), capabilities, native).expect("a test parses default.txt")
+    parse_text(include_str!("default.txt"), capabilities, native)
+        .expect("a test parses default.txt")
 }
 
 fn parse_text(text: &'static str, capabilities: u64, native: Arch) -> Option<Profile<'static>> {
@@ -97,7 +98,8 @@ fn parse_text(text: &'static str, capabilities: u64, native: Arch) -> Option<Pro
         if !applies(when, capabilities, native)? {
             continue;
         }
-        let conditions = if comparison.is_empty() { Vec::new() } else { vec![condition(comparison)?] };
+        let conditions =
+            if comparison.is_empty() { Vec::new() } else { vec![condition(comparison)?] };
         profile.rules.push(Rule { names: words.collect(), action: action(first)?, conditions });
     }
     Some(profile)
@@ -222,16 +224,17 @@ pub(crate) fn parse_json(text: &str, capabilities: u64, native: Arch) -> Result<
     for rule in json.syscalls {
         // As moby: every included capability must be there, no excluded one may be.
         let included = rule.includes.as_ref().is_none_or(|when| {
-            (!when.names_arch() || when.has_arch(native)) && when.caps.iter().flatten().all(|cap| holds(cap))
+            (!when.names_arch() || when.has_arch(native))
+                && when.caps.iter().flatten().all(|cap| holds(cap))
         });
-        let excluded = rule
-            .excludes
-            .as_ref()
-            .is_some_and(|when| when.has_arch(native) || when.caps.iter().flatten().any(|cap| holds(cap)));
+        let excluded = rule.excludes.as_ref().is_some_and(|when| {
+            when.has_arch(native) || when.caps.iter().flatten().any(|cap| holds(cap))
+        });
         if !included || excluded {
             continue;
         }
-        let conditions = rule.args.unwrap_or_default().iter().map(json_condition).collect::<Result<_>>()?;
+        let conditions =
+            rule.args.unwrap_or_default().iter().map(json_condition).collect::<Result<_>>()?;
         let mut names = rule.names;
         names.extend(rule.name);
         rules.push(Rule { names, action: json_action(rule.action, rule.errno_ret)?, conditions });
@@ -268,7 +271,11 @@ fn json_action(name: &str, number: Option<u16>) -> Result<Action> {
         "SCMP_ACT_TRAP" => Action::Trap,
         "SCMP_ACT_KILL" | "SCMP_ACT_KILL_THREAD" => Action::KillThread,
         "SCMP_ACT_KILL_PROCESS" => Action::KillProcess,
-        other => return Err(Error::invalid(format!("the seccomp profile has an action {other:?} that is not supported"))),
+        other => {
+            return Err(Error::invalid(format!(
+                "the seccomp profile has an action {other:?} that is not supported"
+            )));
+        }
     })
 }
 
@@ -282,10 +289,17 @@ fn json_condition(json: &JsonCondition) -> Result<Condition> {
         "SCMP_CMP_GE" => (Comparison::GreaterOrEqual, json.value),
         // Here the first value is the mask and the second what is compared.
         "SCMP_CMP_MASKED_EQ" => (Comparison::Masked(json.value), json.value_two),
-        other => return Err(Error::invalid(format!("the seccomp profile has an unknown comparison {other:?}"))),
+        other => {
+            return Err(Error::invalid(format!(
+                "the seccomp profile has an unknown comparison {other:?}"
+            )));
+        }
     };
     if json.index > 5 {
-        return Err(Error::invalid(format!("the seccomp profile compares argument {}, calls have six", json.index)));
+        return Err(Error::invalid(format!(
+            "the seccomp profile compares argument {}, calls have six",
+            json.index
+        )));
     }
     Ok(Condition { argument: json.index, comparison, value })
 }
@@ -298,7 +312,8 @@ mod tests {
     fn the_default_profile_parses_for_every_machine() {
         for native in [Arch::X86_64, Arch::Aarch64] {
             for capabilities in [0, caps::ALL] {
-                let profile = parse_text(include_str!("default.txt"), capabilities, native).unwrap();
+                let profile =
+                    parse_text(include_str!("default.txt"), capabilities, native).unwrap();
                 assert!(profile.rules.len() > 40, "{} rules", profile.rules.len());
             }
         }
@@ -314,7 +329,11 @@ mod tests {
               {"names":["cacheflush"],"action":"SCMP_ACT_ALLOW","includes":{"arches":["arm64"]}}]}"#;
         let names = |capabilities| -> Vec<String> {
             let profile = parse_json(text, capabilities, Arch::X86_64).unwrap();
-            profile.rules.iter().flat_map(|rule| rule.names.iter().map(ToString::to_string)).collect()
+            profile
+                .rules
+                .iter()
+                .flat_map(|rule| rule.names.iter().map(ToString::to_string))
+                .collect()
         };
         assert_eq!(names(0), ["read", "write", "clone"]);
         assert_eq!(names(caps::ALL), ["read", "write", "mount"]);

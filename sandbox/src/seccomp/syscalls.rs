@@ -98,7 +98,8 @@ pub(crate) fn number(name: &str, arch: Arch) -> Option<u32> {
 
 /// Returns the highest known number, including the mark of x32.
 pub(crate) fn newest(arch: Arch) -> u32 {
-    let newest = table().iter().filter_map(|(_, numbers)| numbers[arch.column()]).max().unwrap_or(0);
+    let newest =
+        table().iter().filter_map(|(_, numbers)| numbers[arch.column()]).max().unwrap_or(0);
     if arch == Arch::X32 { newest | X32_BIT } else { newest }
 }
 

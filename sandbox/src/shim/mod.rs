@@ -26,7 +26,7 @@ mod relay;
 mod serve;
 
 use std::ffi::OsString;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
 
 use rustix::fs::{Mode, OFlags};
@@ -34,7 +34,6 @@ use rustix::fs::{Mode, OFlags};
 pub(crate) use serve::main;
 
 use crate::error::{Context as _, Error, Result};
-use crate::log::LogOptions;
 use crate::rootless;
 use crate::spawn::{Channel, Message, find_helper, find_start_time_of};
 use crate::spec::Spec;
@@ -42,14 +41,12 @@ use crate::sys;
 use crate::wire::{Bytes, wire_struct};
 
 /// A container that is to live on its own.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug)]
 pub struct ShimSpec {
     /// The sandbox.
     pub spec: Spec,
     /// The log file, made when it is missing.
     pub log: PathBuf,
-    /// How large the log becomes.
-    pub log_options: LogOptions,
     /// Where the record of the running container is put.
     pub running: PathBuf,
     /// Where the record of its end is put.
@@ -59,6 +56,9 @@ pub struct ShimSpec {
     /// A command to execute after the end is recorded, in the caller's
     /// environment; empty for none.
     pub exit_command: Vec<String>,
+    /// A descriptor that the shim keeps until shortly before the record of the
+    /// end is put in place, such as a locked file.
+    pub keep: OwnedFd,
 }
 
 /// A container that was started, and its shim.
@@ -78,13 +78,16 @@ pub struct Started {
 
 /// What travels to the shim.
 pub(crate) struct Order {
-    pub(crate) shim: ShimSpec,
+    pub(crate) spec: Spec,
+    pub(crate) log: PathBuf,
+    pub(crate) running: PathBuf,
+    pub(crate) exit: PathBuf,
+    pub(crate) open_stdin: bool,
+    pub(crate) exit_command: Vec<String>,
     pub(crate) environment: Vec<(Bytes, Bytes)>,
 }
 
-wire_struct!(Order { shim, environment });
-wire_struct!(ShimSpec { spec, log, log_options, running, exit, open_stdin, exit_command });
-wire_struct!(LogOptions { max_bytes, files });
+wire_struct!(Order { spec, log, running, exit, open_stdin, exit_command, environment });
 
 /// Starts a container with a shim, and returns when its command has been
 /// executed and the `running` record is in place.
@@ -93,7 +96,8 @@ wire_struct!(LogOptions { max_bytes, files });
 ///
 /// As [`crate::spawn`], and when the log or a record cannot be written. No
 /// shim stays behind then.
-pub fn start(shim: &ShimSpec) -> Result<Started> {
+pub fn start(shim: ShimSpec) -> Result<Started> {
+    let ShimSpec { spec, log, running, exit, open_stdin, exit_command, keep } = shim;
     let program = find_helper()?;
     let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
         .cannot(|| "open /dev/null")?;
@@ -109,8 +113,10 @@ pub fn start(shim: &ShimSpec) -> Result<Started> {
     .cannot(|| "start the shim")?;
     drop(theirs);
     let bytes = |text: OsString| Bytes(text.into_encoded_bytes());
-    let environment = std::env::vars_os().map(|(name, value)| (bytes(name), bytes(value))).collect();
-    let order = Order { shim: shim.clone(), environment };
+    let environment =
+        std::env::vars_os().map(|(name, value)| (bytes(name), bytes(value))).collect();
+    let order = Order { spec, log, running, exit, open_stdin, exit_command, environment };
+    ours.send(&Message::Descriptor(keep)).cannot(|| "hand a descriptor to the shim")?;
     ours.send(&Message::Plan(crate::wire::encode(&order))).cannot(|| "instruct the shim")?;
     let mut warnings = Vec::new();
     let result = loop {

@@ -31,7 +31,12 @@ pub(super) fn write_running(
 }
 
 /// Writes the record of a container's end.
-pub(super) fn write_exit(path: &Path, exit: Exit, oom_killed: bool, now: SystemTime) -> io::Result<()> {
+pub(super) fn write_exit(
+    path: &Path,
+    exit: Exit,
+    oom_killed: bool,
+    now: SystemTime,
+) -> io::Result<()> {
     let signal = match exit {
         Exit::Code(_) => None,
         Exit::Signal(signal) => Some(signal),
@@ -71,7 +76,12 @@ mod tests {
         );
         write_running(&path, (7, 8), (5, 6), UNIX_EPOCH).unwrap();
         let text = fs::read_to_string(&path).unwrap();
-        assert!(text.starts_with(r#"{"pid":7,"start_time":8,"shim_pid":5,"shim_start_time":6,"boot_id":""#), "{text}");
+        assert!(
+            text.starts_with(
+                r#"{"pid":7,"start_time":8,"shim_pid":5,"shim_start_time":6,"boot_id":""#
+            ),
+            "{text}"
+        );
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 }

@@ -9,7 +9,7 @@ use rustix::time::Timespec;
 
 use super::serve::now;
 use crate::error::{Context as _, Result};
-use crate::log::{LogStream, LogWriter};
+use crate::log::LogWriter;
 use crate::spawn::{Exit, Sandboxed};
 
 /// How long output is waited for after the end of the container. All its
@@ -18,27 +18,39 @@ const GRACE: Duration = Duration::from_secs(2);
 
 /// A source of output; none when it has ended.
 pub(super) struct Source {
-    pub(super) stream: LogStream,
+    pub(super) stdout: bool,
     pub(super) fd: Option<OwnedFd>,
 }
 
 /// Copies output to the log; returns how the container ended when everything
 /// is written.
-pub(super) fn relay(sandbox: &Sandboxed, sources: &mut [Source], log: &mut LogWriter) -> Result<Exit> {
+pub(super) fn relay(
+    sandbox: &Sandboxed,
+    sources: &mut [Source],
+    log: &mut LogWriter,
+) -> Result<Exit> {
     let mut ended: Option<(Exit, Instant)> = None;
     loop {
-        let open: Vec<usize> =
-            sources.iter().enumerate().filter(|(_, source)| source.fd.is_some()).map(|(index, _)| index).collect();
+        let open: Vec<usize> = sources
+            .iter()
+            .enumerate()
+            .filter(|(_, source)| source.fd.is_some())
+            .map(|(index, _)| index)
+            .collect();
         if let Some((exit, since)) = ended
             && (open.is_empty() || since.elapsed() > GRACE)
         {
             // A full disk must not keep the end from being recorded.
-            log.finish(now()).ok();
+            log.finish().ok();
             return Ok(exit);
         }
-        let mut fds: Vec<PollFd<'_>> =
-            open.iter().filter_map(|index| sources[*index].fd.as_ref()).map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
-        let timeout = if ended.is_some() { Some(Timespec { tv_sec: 0, tv_nsec: 100_000_000 }) } else { None };
+        let mut fds: Vec<PollFd<'_>> = open
+            .iter()
+            .filter_map(|index| sources[*index].fd.as_ref())
+            .map(|fd| PollFd::new(fd, PollFlags::IN))
+            .collect();
+        let timeout =
+            if ended.is_some() { Some(Timespec { tv_sec: 0, tv_nsec: 100_000_000 }) } else { None };
         if ended.is_none() {
             fds.push(PollFd::from_borrowed_fd(sandbox.as_fd(), PollFlags::IN));
         }
@@ -64,7 +76,7 @@ fn copy(source: &mut Source, log: &mut LogWriter) {
     match rustix::io::read(fd, &mut buffer) {
         Ok(0) => source.fd = None,
         // Output that the disk cannot take is lost; the container goes on.
-        Ok(read) => drop(log.write(source.stream, &buffer[..read], now())),
+        Ok(read) => drop(log.write(source.stdout, &buffer[..read], now())),
         Err(Errno::INTR | Errno::AGAIN) => {}
         // A terminal that nobody has open any more says EIO.
         Err(_) => source.fd = None,

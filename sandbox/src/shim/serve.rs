@@ -1,6 +1,7 @@
 //! The shim at work.
 
 use std::ffi::OsString;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt as _;
 use std::process::{Command, ExitCode, Stdio as ProcessStdio};
 use std::time::SystemTime;
@@ -8,16 +9,19 @@ use std::time::SystemTime;
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::relay::{Source, relay};
-use super::{Order, ShimSpec, record};
+use super::{Order, record};
 use crate::error::{Context as _, Error, Result};
 use crate::init::inherited_channel;
-use crate::log::{LogStream, LogWriter};
+use crate::log::LogWriter;
 use crate::spawn::{Channel, Message, Sandboxed, Stdio, Stream, find_start_time_of, spawn};
 use crate::sys;
 
 /// Returns the time. The shim is a program of its own and nobody above it
 /// could hand a clock down.
-#[expect(clippy::disallowed_methods, reason = "the shim is a program: it is where the clock is read")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the shim is a program: it is where the clock is read"
+)]
 pub(super) fn now() -> SystemTime {
     SystemTime::now()
 }
@@ -37,18 +41,13 @@ pub(crate) fn main() -> ExitCode {
 }
 
 fn serve(channel: &mut Channel) -> Result<()> {
-    let order = match channel.receive().cannot(|| "read the instructions")? {
-        Some(Message::Plan(bytes)) => crate::wire::decode::<Order>(&bytes).cannot(|| "understand the instructions")?,
-        _ => return Err(Error::invalid("the shim got no instructions")),
-    };
-    let shim = &order.shim;
+    let (shim, keep) = instructions(channel)?;
     sys::reset_signals().cannot(|| "reset the signals")?;
     sys::ignore_hangup().cannot(|| "ignore the end of the terminal")?;
     rustix::process::setsid().cannot(|| "start a session")?;
     rustix::process::chdir("/").cannot(|| "leave the directory")?;
-    let mut log =
-        LogWriter::open(&shim.log, shim.log_options).cannot(|| format!("open the log {}", shim.log.display()))?;
-    let (sandbox, mut sources, _stdin) = start(shim)?;
+    let mut log = LogWriter::new(&shim.log);
+    let (sandbox, mut sources, _stdin) = start(&shim)?;
     let own = std::process::id();
     record::write_running(
         &shim.running,
@@ -69,18 +68,38 @@ fn serve(channel: &mut Channel) -> Result<()> {
     let oom_killed = sandbox.oom_killed();
     // Removes the control group.
     drop(sandbox);
-    record::write_exit(&shim.exit, exit, oom_killed, now()).cannot(|| format!("write {}", shim.exit.display()))?;
-    run_exit_command(order);
+    drop(log);
+    // Whoever reads the record may remove the container at once.
+    drop(keep);
+    record::write_exit(&shim.exit, exit, oom_killed, now())
+        .cannot(|| format!("write {}", shim.exit.display()))?;
+    run_exit_command(shim);
     Ok(())
 }
 
-type Streams = (Sandboxed, Vec<Source>, Option<std::os::fd::OwnedFd>);
+fn instructions(channel: &mut Channel) -> Result<(Order, Option<OwnedFd>)> {
+    let mut keep = None;
+    loop {
+        match channel.receive().cannot(|| "read the instructions")? {
+            Some(Message::Descriptor(fd)) => keep = Some(fd),
+            Some(Message::Plan(bytes)) => {
+                return Ok((
+                    crate::wire::decode(&bytes).cannot(|| "understand the instructions")?,
+                    keep,
+                ));
+            }
+            _ => return Err(Error::invalid("the shim got no instructions")),
+        }
+    }
+}
 
-fn start(shim: &ShimSpec) -> Result<Streams> {
+type Streams = (Sandboxed, Vec<Source>, Option<OwnedFd>);
+
+fn start(shim: &Order) -> Result<Streams> {
     let pipe = || pipe_with(PipeFlags::CLOEXEC).cannot(|| "open a pipe");
     if shim.spec.process.terminal {
         let sandbox = spawn(&shim.spec, Stdio::null())?;
-        let sources = vec![Source { stream: LogStream::Stdout, fd: sandbox.take_terminal() }];
+        let sources = vec![Source { stdout: true, fd: sandbox.take_terminal() }];
         return Ok((sandbox, sources, None));
     }
     let ((output, stdout), (errors, stderr)) = (pipe()?, pipe()?);
@@ -90,16 +109,15 @@ fn start(shim: &ShimSpec) -> Result<Streams> {
     } else {
         (Stream::Null, None)
     };
-    let sandbox = spawn(&shim.spec, Stdio { stdin, stdout: Stream::Fd(stdout), stderr: Stream::Fd(stderr) })?;
-    let sources = vec![
-        Source { stream: LogStream::Stdout, fd: Some(output) },
-        Source { stream: LogStream::Stderr, fd: Some(errors) },
-    ];
+    let sandbox =
+        spawn(&shim.spec, Stdio { stdin, stdout: Stream::Fd(stdout), stderr: Stream::Fd(stderr) })?;
+    let sources =
+        vec![Source { stdout: true, fd: Some(output) }, Source { stdout: false, fd: Some(errors) }];
     Ok((sandbox, sources, input))
 }
 
 fn run_exit_command(order: Order) {
-    let Some((program, arguments)) = order.shim.exit_command.split_first() else { return };
+    let Some((program, arguments)) = order.exit_command.split_first() else { return };
     let text = |bytes: crate::wire::Bytes| OsString::from_vec(bytes.0);
     let environment = order.environment.into_iter().map(|(name, value)| (text(name), text(value)));
     let child = Command::new(program)

@@ -15,8 +15,8 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, SocketFlags, SocketType,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
 
 use crate::error::Error;
@@ -76,9 +76,10 @@ impl Failure {
     fn of(error: &Error) -> Self {
         match error {
             Error::CommandNotFound { command } => Self::NotFound { command: command.clone() },
-            Error::CommandNotExecutable { command, source } => {
-                Self::NotExecutable { command: command.clone(), errno: source.raw_os_error().unwrap_or(0) }
-            }
+            Error::CommandNotExecutable { command, source } => Self::NotExecutable {
+                command: command.clone(),
+                errno: source.raw_os_error().unwrap_or(0),
+            },
             Error::Setup { what, source } => Self::Setup {
                 what: what.clone(),
                 errno: source.raw_os_error().unwrap_or(0),
@@ -99,7 +100,9 @@ impl Failure {
             Self::NotExecutable { command, errno } => {
                 Error::CommandNotExecutable { command, source: io::Error::from_raw_os_error(errno) }
             }
-            Self::Setup { what, errno: 0, text } => Error::Setup { what, source: io::Error::other(text) },
+            Self::Setup { what, errno: 0, text } => {
+                Error::Setup { what, source: io::Error::other(text) }
+            }
             Self::Setup { what, errno, text: _ } => {
                 Error::Setup { what, source: io::Error::from_raw_os_error(errno) }
             }
@@ -119,8 +122,12 @@ pub(crate) struct Channel {
 impl Channel {
     /// Returns two connected ends.
     pub(crate) fn pair() -> io::Result<(Self, Self)> {
-        let (left, right) =
-            rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        let (left, right) = rustix::net::socketpair(
+            AddressFamily::UNIX,
+            SocketType::STREAM,
+            SocketFlags::CLOEXEC,
+            None,
+        )?;
         Ok((Self::new(left), Self::new(right)))
     }
 
@@ -164,8 +171,12 @@ impl Channel {
             control.push(SendAncillaryMessage::ScmRights(&descriptors));
         }
         while !bytes.is_empty() {
-            let result =
-                rustix::net::sendmsg(&self.socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL);
+            let result = rustix::net::sendmsg(
+                &self.socket,
+                &[IoSlice::new(bytes)],
+                &mut control,
+                SendFlags::NOSIGNAL,
+            );
             match result {
                 Ok(sent) => bytes = &bytes[sent..],
                 Err(rustix::io::Errno::INTR) => continue,
@@ -284,13 +295,18 @@ mod tests {
             scope.spawn(|| {
                 left.send(&Message::Plan(big.clone())).unwrap();
                 left.send(&Message::Descriptor(rustix::pipe::pipe().unwrap().0)).unwrap();
-                let error = Error::Setup { what: "mount /proc".into(), source: io::Error::from_raw_os_error(1) };
+                let error = Error::Setup {
+                    what: "mount /proc".into(),
+                    source: io::Error::from_raw_os_error(1),
+                };
                 left.send(&Message::Failed(error)).unwrap();
                 drop(left);
             });
             assert!(matches!(right.receive().unwrap(), Some(Message::Plan(bytes)) if bytes == big));
             assert!(matches!(right.receive().unwrap(), Some(Message::Descriptor(_))));
-            let Some(Message::Failed(error)) = right.receive().unwrap() else { panic!("no failure") };
+            let Some(Message::Failed(error)) = right.receive().unwrap() else {
+                panic!("no failure")
+            };
             assert_eq!(error.to_string(), "cannot mount /proc");
             assert!(right.receive().unwrap().is_none());
         });

@@ -71,6 +71,8 @@ pub struct Sandboxed {
     pub(super) exit: Mutex<Option<Exit>>,
     pub(super) warnings: Vec<String>,
     pub(super) stubs: Vec<Stub>,
+    /// Whether it goes on when this value is dropped.
+    pub(super) left: bool,
 }
 
 impl Sandboxed {
@@ -143,7 +145,8 @@ impl Sandboxed {
         if waited.cannot(|| format!("wait for process {}", self.pid))?.is_none() {
             return Ok(None);
         }
-        let status = waitid(id(), WaitIdOptions::EXITED).cannot(|| format!("reap process {}", self.pid))?;
+        let status =
+            waitid(id(), WaitIdOptions::EXITED).cannot(|| format!("reap process {}", self.pid))?;
         *exit = status.as_ref().map(Exit::of);
         Ok(*exit)
     }
@@ -161,6 +164,12 @@ impl Sandboxed {
     /// in it; returns at once.
     pub fn kill_all(&self) {
         self.killer().kill();
+    }
+
+    /// Lets the process go on without the caller; a control group of its own
+    /// is left to [`crate::cgroup::sweep`].
+    pub fn leave(mut self) {
+        self.left = true;
     }
 
     /// Returns a handle that kills the process from anywhere.
@@ -193,6 +202,9 @@ impl AsFd for Sandboxed {
 
 impl Drop for Sandboxed {
     fn drop(&mut self) {
+        if self.left {
+            return;
+        }
         if lock(&self.exit).is_none() {
             self.kill_all();
             // Whoever reaped it before us has seen its end.

@@ -43,7 +43,10 @@ pub(crate) fn find() -> Result<File> {
             Ok(file) => return Ok(file),
             Err(error) if error.kind() == io::ErrorKind::NotFound => looked_at.push(path),
             Err(source) => {
-                return Err(Error::Setup { what: format!("open the helper {}", path.display()), source });
+                return Err(Error::Setup {
+                    what: format!("open the helper {}", path.display()),
+                    source,
+                });
             }
         }
     }
@@ -52,7 +55,10 @@ pub(crate) fn find() -> Result<File> {
 
 fn places(program: &Path) -> Vec<PathBuf> {
     // The shim is the helper itself, perhaps running from its sealed copy.
-    if program.file_name().is_some_and(|name| name == NAME || name.as_encoded_bytes().starts_with(b"memfd:")) {
+    if program
+        .file_name()
+        .is_some_and(|name| name == NAME || name.as_encoded_bytes().starts_with(b"memfd:"))
+    {
         return vec![PathBuf::from("/proc/self/exe")];
     }
     let directory = program.parent().unwrap_or(Path::new("/"));
@@ -77,7 +83,10 @@ fn sealed_copy(program: &File) -> io::Result<OwnedFd> {
             sent => copied += sent as u64,
         }
     }
-    rustix::fs::fcntl_add_seals(&copy, SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE)?;
+    rustix::fs::fcntl_add_seals(
+        &copy,
+        SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE,
+    )?;
     Ok(copy)
 }
 
@@ -91,7 +100,8 @@ mod tests {
     fn the_copy_cannot_be_changed() {
         let mut original = tempfile::tempfile().unwrap();
         original.write_all(b"program").unwrap();
-        let copy = sealed_copy(&File::open(format!("/proc/self/fd/{}", fd(&original))).unwrap()).unwrap();
+        let copy =
+            sealed_copy(&File::open(format!("/proc/self/fd/{}", fd(&original))).unwrap()).unwrap();
         let path = format!("/proc/self/fd/{}", fd(&copy));
         let mut text = String::new();
         File::open(&path).unwrap().read_to_string(&mut text).unwrap();
@@ -108,7 +118,10 @@ mod tests {
     #[test]
     fn the_helper_is_looked_for_beside_the_program() {
         let places = |path: &str| {
-            places(Path::new(path)).iter().map(|path| path.display().to_string()).collect::<Vec<_>>()
+            places(Path::new(path))
+                .iter()
+                .map(|path| path.display().to_string())
+                .collect::<Vec<_>>()
         };
         assert_eq!(
             places("/usr/bin/rrun"),

@@ -13,4 +13,4 @@ pub(crate) use helper::{find as find_helper, open as open_helper};
 pub(crate) use plan::{CgroupMount, Enter, Plan};
 pub use running::Running;
 pub(crate) use running::find_start_time_of;
-pub use start::{Stdio, Stream, exec, spawn};
+pub use start::{Stdio, Stream, exec, exec_detached, spawn};

@@ -7,7 +7,9 @@ use rustix::fs::{Mode, OFlags};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType};
 
-use super::{Channel, Enter, Exit, Message, Plan, Running, Sandboxed, find_start_time_of, open_helper};
+use super::{
+    Channel, Enter, Exit, Message, Plan, Running, Sandboxed, find_start_time_of, open_helper,
+};
 use crate::caps;
 use crate::cgroup::{self, Cgroup};
 use crate::error::{Context as _, Error, Result};
@@ -62,7 +64,9 @@ pub fn spawn(spec: &Spec, stdio: Stdio) -> Result<Sandboxed> {
     let (capabilities, filter) = security(&spec.process)?;
     let mut warnings = Vec::new();
     let cgroup = match &spec.cgroup {
-        Some(cgroup) => Some(Cgroup::create(cgroup, caps::contains_mknod(capabilities), &mut warnings)?),
+        Some(cgroup) => {
+            Some(Cgroup::create(cgroup, caps::contains_mknod(capabilities), &mut warnings)?)
+        }
         None => None,
     };
     let plan = Plan {
@@ -82,7 +86,8 @@ pub fn spawn(spec: &Spec, stdio: Stdio) -> Result<Sandboxed> {
         filter_log: filter.log,
         filter_speculation: filter.speculation,
     };
-    let mut namespaces = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC;
+    let mut namespaces =
+        libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC;
     if spec.network == Network::None {
         namespaces |= libc::CLONE_NEWNET;
     }
@@ -103,28 +108,56 @@ pub fn spawn(spec: &Spec, stdio: Stdio) -> Result<Sandboxed> {
 ///
 /// [`Error::NotRunning`] when the sandbox has ended, otherwise as [`spawn`].
 pub fn exec(target: &Running, process: &Process, stdio: Stdio) -> Result<Sandboxed> {
+    join(target, process, &stdio, true)
+}
+
+/// Does the same for a process that does not end with the caller; see
+/// [`Sandboxed::leave`].
+///
+/// # Errors
+///
+/// As [`exec`].
+pub fn exec_detached(target: &Running, process: &Process, stdio: Stdio) -> Result<Sandboxed> {
+    join(target, process, &stdio, false)
+}
+
+fn join(
+    target: &Running,
+    process: &Process,
+    stdio: &Stdio,
+    die_with_parent: bool,
+) -> Result<Sandboxed> {
     let pidfd = target.open()?;
     let (capabilities, filter) = security(process)?;
     let plan = Plan {
         enter: Enter::Join { pid: target.pid },
         process: without_security(process),
-        die_with_parent: true,
+        die_with_parent,
         attach: cgroup::attach_files_of(target.pid)?,
         capabilities,
         filter: filter.instructions,
         filter_log: filter.log,
         filter_speculation: filter.speculation,
     };
-    let started = in_pid_namespace(pidfd.as_fd(), target.pid, || start(&plan, 0, None, Some(&pidfd), &stdio))?;
+    let started =
+        in_pid_namespace(pidfd.as_fd(), target.pid, || start(&plan, 0, None, Some(&pidfd), stdio))?;
     Ok(started.into_sandboxed(None, Vec::new()))
 }
 
 /// Runs `start` while children of this thread are born in another process id
 /// namespace, so that the new process is a child of the caller and in the
 /// namespace without a second fork.
-fn in_pid_namespace<T>(pidfd: BorrowedFd<'_>, pid: u32, start: impl FnOnce() -> Result<T>) -> Result<T> {
-    let own = rustix::fs::open("/proc/thread-self/ns/pid", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-        .cannot(|| "open the own process id namespace")?;
+fn in_pid_namespace<T>(
+    pidfd: BorrowedFd<'_>,
+    pid: u32,
+    start: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    let own = rustix::fs::open(
+        "/proc/thread-self/ns/pid",
+        OFlags::RDONLY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .cannot(|| "open the own process id namespace")?;
     match rustix::thread::move_into_thread_name_spaces(pidfd, ThreadNameSpaceType::PROCESS_ID) {
         Err(rustix::io::Errno::SRCH) => return Err(Error::NotRunning { pid }),
         other => other.cannot(|| format!("join the process id namespace of process {pid}"))?,
@@ -173,6 +206,7 @@ impl Started {
             exit: Mutex::new(None),
             warnings,
             stubs: self.stubs,
+            left: false,
         }
     }
 }

@@ -48,16 +48,24 @@ struct Attach {
 pub(crate) fn load_devices(program: &[DeviceInstruction]) -> io::Result<OwnedFd> {
     let attributes = Load {
         kind: BPF_PROG_TYPE_CGROUP_DEVICE,
-        instructions: u32::try_from(program.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?,
+        instructions: u32::try_from(program.len())
+            .map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?,
         pointer: program.as_ptr() as u64,
         license: c"Apache-2.0".as_ptr() as u64,
         ..Load::default()
     };
     // SAFETY: the structure begins a `bpf_attr` and its size is given; the
     // program and the licence outlive the call.
-    let result =
-        unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_LOAD, std::ptr::from_ref(&attributes), size_of::<Load>()) };
-    let fd = i32::try_from(result).ok().filter(|fd| *fd >= 0).ok_or_else(io::Error::last_os_error)?;
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_PROG_LOAD,
+            std::ptr::from_ref(&attributes),
+            size_of::<Load>(),
+        )
+    };
+    let fd =
+        i32::try_from(result).ok().filter(|fd| *fd >= 0).ok_or_else(io::Error::last_os_error)?;
     // SAFETY: the kernel returned a new descriptor, which nobody else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
@@ -71,7 +79,13 @@ pub(crate) fn attach_devices(cgroup: BorrowedFd<'_>, program: BorrowedFd<'_>) ->
         flags: BPF_F_ALLOW_MULTI,
     };
     // SAFETY: the structure begins a `bpf_attr` and its size is given.
-    let result =
-        unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_ATTACH, std::ptr::from_ref(&attributes), size_of::<Attach>()) };
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_PROG_ATTACH,
+            std::ptr::from_ref(&attributes),
+            size_of::<Attach>(),
+        )
+    };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -59,7 +59,11 @@ pub(crate) fn clone_helper(request: &Clone<'_>) -> io::Result<(u32, OwnedFd)> {
     let program = request.program.as_raw_fd();
 
     let mut before = SigSet::empty();
-    nix::sys::signal::pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), Some(&mut before))?;
+    nix::sys::signal::pthread_sigmask(
+        SigmaskHow::SIG_SETMASK,
+        Some(&SigSet::all()),
+        Some(&mut before),
+    )?;
     let mut pidfd: c_int = -1;
     let pid = clone(request.namespaces, request.cgroup, &mut pidfd);
     if let Ok(0) = pid {
@@ -98,8 +102,9 @@ fn clone(namespaces: c_int, cgroup: Option<BorrowedFd<'_>>, pidfd: &mut c_int) -
     }
     // SAFETY: the arguments are a valid `clone_args` and their size; without
     // CLONE_VM the child works on its own copy of this stack.
-    let result =
-        unsafe { libc::syscall(libc::SYS_clone3, std::ptr::from_ref(&arguments), size_of::<CloneArgs>()) };
+    let result = unsafe {
+        libc::syscall(libc::SYS_clone3, std::ptr::from_ref(&arguments), size_of::<CloneArgs>())
+    };
     match pid(result) {
         // A filter around us knows no clone3; a cgroup cannot be entered then.
         Err(error) if error.raw_os_error() == Some(libc::ENOSYS) && cgroup.is_none() => {
@@ -114,7 +119,8 @@ fn clone_old(namespaces: c_int, pidfd: &mut c_int) -> io::Result<u32> {
     let flags = c_long::from(namespaces | libc::CLONE_PIDFD | libc::SIGCHLD);
     // SAFETY: no stack is given, so the child continues on a copy of ours; the
     // third argument, where the pidfd is stored, is valid and exclusive.
-    let result = unsafe { libc::syscall(libc::SYS_clone, flags, 0, std::ptr::from_mut(pidfd), 0, 0) };
+    let result =
+        unsafe { libc::syscall(libc::SYS_clone, flags, 0, std::ptr::from_mut(pidfd), 0, 0) };
     pid(result)
 }
 
@@ -131,7 +137,9 @@ fn become_helper(sources: &[RawFd; 4], program: RawFd, argv: &[*const c_char; 3]
         unsafe { libc::dup2(*source, target) };
     }
     // SAFETY: only marks descriptors; nothing is closed before the exec.
-    unsafe { libc::syscall(libc::SYS_close_range, FIRST_FREE, c_int::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    unsafe {
+        libc::syscall(libc::SYS_close_range, FIRST_FREE, c_int::MAX, libc::CLOSE_RANGE_CLOEXEC)
+    };
     // SAFETY: the arrays end with null and their strings outlive the call.
     unsafe {
         libc::syscall(

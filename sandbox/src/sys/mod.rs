@@ -12,10 +12,12 @@ mod process;
 
 pub(crate) use bpf::{DeviceInstruction, attach_devices, load_devices};
 pub(crate) use clone::{Clone, clone_helper, fork};
-pub(crate) use mount::{MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, mount_setattr};
+pub(crate) use mount::{
+    MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, mount_setattr,
+};
 pub(crate) use net::loopback_up;
 pub(crate) use process::{
-    SeccompInstruction, close_on_exec_from, exec, exit_now, get_rlimit, ignore_hangup, inherited, install_seccomp, reset_scheduler,
-    reset_signals, send_signal, set_rlimit, set_tty_size, take_terminal,
-    wait_signal,
+    SeccompInstruction, close_on_exec_from, exec, exit_now, get_rlimit, ignore_hangup, inherited,
+    install_seccomp, reset_scheduler, reset_signals, send_signal, set_rlimit, set_tty_size,
+    take_terminal, wait_signal,
 };

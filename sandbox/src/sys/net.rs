@@ -16,6 +16,8 @@ pub(crate) fn loopback_up() -> io::Result<()> {
     request.ifr_ifru.ifru_flags =
         i16::try_from(libc::IFF_UP | libc::IFF_RUNNING).expect("both flags are below 2^15");
     // SAFETY: SIOCSIFFLAGS reads an `ifreq`, which the pointer is.
-    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, std::ptr::from_ref(&request)) };
+    let result = unsafe {
+        libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, std::ptr::from_ref(&request))
+    };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -24,29 +24,57 @@ struct Program {
 ///
 /// `log` and `speculation` are the flags `SECCOMP_FILTER_FLAG_LOG` and
 /// `…_SPEC_ALLOW`.
-pub(crate) fn install_seccomp(filter: &[SeccompInstruction], log: bool, speculation: bool) -> io::Result<()> {
-    let length = u16::try_from(filter.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+pub(crate) fn install_seccomp(
+    filter: &[SeccompInstruction],
+    log: bool,
+    speculation: bool,
+) -> io::Result<()> {
+    let length =
+        u16::try_from(filter.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     let program = Program { length, instructions: filter.as_ptr() };
     let flags = u32::from(log) << 1 | u32::from(speculation) << 2;
     // SAFETY: the program points to `length` instructions that outlive the call.
-    let result =
-        unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, std::ptr::from_ref(&program)) };
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            flags,
+            std::ptr::from_ref(&program),
+        )
+    };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Marks every descriptor from `first` on as closed by an exec.
 pub(crate) fn close_on_exec_from(first: u32) -> io::Result<()> {
     // SAFETY: takes numbers only, and closes nothing now.
-    let result = unsafe { libc::syscall(libc::SYS_close_range, first, c_int::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    let result = unsafe {
+        libc::syscall(libc::SYS_close_range, first, c_int::MAX, libc::CLOSE_RANGE_CLOEXEC)
+    };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// The kernel's highest signal.
+const SIGNALS_MAX: c_int = 64;
+
 /// Gives every signal its default disposition and unblocks all.
 pub(crate) fn reset_signals() -> io::Result<()> {
-    for signal in 1..=libc::SIGRTMAX() {
-        // SAFETY: the default disposition runs no code of ours. SIGKILL,
-        // SIGSTOP and the C library's own signals refuse, which is fine.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    for signal in 1..=SIGNALS_MAX {
+        // The kernel's own structure: all zero is the default disposition. The
+        // C library would keep two of the signals from us.
+        let default = [0u64; 4];
+        // SAFETY: the structure is at least as large as the kernel's, the size
+        // is that of its signal set, and no code of ours is run. SIGKILL and
+        // SIGSTOP refuse, which is fine.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                default.as_ptr(),
+                std::ptr::null_mut::<u64>(),
+                8,
+            )
+        };
     }
     nix::sys::signal::SigSet::empty().thread_set_mask()?;
     Ok(())
@@ -62,7 +90,8 @@ pub(crate) fn reset_scheduler() -> io::Result<()> {
     }
     let parameters = libc::sched_param { sched_priority: 0 };
     // SAFETY: the parameter structure is valid for the call.
-    let result = unsafe { libc::sched_setscheduler(0, libc::SCHED_OTHER, std::ptr::from_ref(&parameters)) };
+    let result =
+        unsafe { libc::sched_setscheduler(0, libc::SCHED_OTHER, std::ptr::from_ref(&parameters)) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
@@ -87,7 +116,13 @@ pub(crate) fn exit_now(code: i32) -> ! {
 pub(crate) fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     // SAFETY: takes a descriptor and a number; no information structure is given.
     let result = unsafe {
-        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, std::ptr::null::<libc::siginfo_t>(), 0)
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            signal,
+            std::ptr::null::<libc::siginfo_t>(),
+            0,
+        )
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
@@ -103,7 +138,8 @@ pub(crate) fn take_terminal(terminal: RawFd) -> io::Result<()> {
 pub(crate) fn set_tty_size(terminal: BorrowedFd<'_>, rows: u16, columns: u16) -> io::Result<()> {
     let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
     // SAFETY: TIOCSWINSZ reads a `winsize`, which the pointer is.
-    let result = unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, std::ptr::from_ref(&size)) };
+    let result =
+        unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, std::ptr::from_ref(&size)) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
@@ -126,7 +162,8 @@ pub(crate) fn get_rlimit(resource: u32) -> io::Result<[Option<u64>; 2]> {
     if result != 0 {
         return Err(io::Error::last_os_error());
     }
-    Ok([limit.rlim_cur, limit.rlim_max].map(|value| (value != libc::RLIM_INFINITY).then_some(value)))
+    Ok([limit.rlim_cur, limit.rlim_max]
+        .map(|value| (value != libc::RLIM_INFINITY).then_some(value)))
 }
 
 /// Sets the soft and the hard limit.

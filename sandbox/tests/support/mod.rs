@@ -22,13 +22,18 @@ impl Busybox {
         }
         fs::copy("/bin/busybox", root.join("bin/busybox")).expect("busybox-static is installed");
         for name in [
-            "sh", "true", "false", "cat", "ls", "id", "echo", "sleep", "env", "hostname", "mount", "ps", "mknod", "test", "dd",
-            "kill", "pwd", "stat", "readlink", "touch", "wc", "head", "tr", "ip", "mkdir", "seq", "grep", "chmod", "rm", "stty", "tty", "ulimit",
+            "sh", "true", "false", "cat", "ls", "id", "echo", "sleep", "env", "hostname", "mount",
+            "ps", "mknod", "test", "dd", "kill", "pwd", "stat", "readlink", "touch", "wc", "head",
+            "tr", "ip", "mkdir", "seq", "grep", "chmod", "rm", "stty", "tty", "ulimit",
         ] {
             std::os::unix::fs::symlink("busybox", root.join("bin").join(name)).expect("a link");
         }
         fs::set_permissions(root.join("tmp"), fs::Permissions::from_mode(0o1777)).expect("a mode");
-        fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nweb:x:33:33::/var/www:/bin/sh\n").expect("a file");
+        fs::write(
+            root.join("etc/passwd"),
+            "root:x:0:0:root:/root:/bin/sh\nweb:x:33:33::/var/www:/bin/sh\n",
+        )
+        .expect("a file");
         fs::write(root.join("etc/group"), "root:x:0:\nwww:x:33:\nmail:x:8:web\n").expect("a file");
         for name in ["upper", "work"] {
             fs::create_dir(directory.path().join(name)).expect("a directory");
@@ -93,6 +98,7 @@ pub(crate) fn run(spec: &Spec) -> Result<(Exit, String)> {
 pub(crate) fn start(spec: &Spec) -> Result<(Sandboxed, fs::File)> {
     let (read, write) = pipe_with(PipeFlags::CLOEXEC).expect("a pipe");
     let errors = write.try_clone().expect("a copy");
-    let stdio = Stdio { stdin: Stream::Null, stdout: Stream::Fd(write), stderr: Stream::Fd(errors) };
+    let stdio =
+        Stdio { stdin: Stream::Null, stdout: Stream::Fd(write), stderr: Stream::Fd(errors) };
     Ok((sandbox::spawn(spec, stdio)?, fs::File::from(read)))
 }
