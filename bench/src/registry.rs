@@ -67,7 +67,13 @@ pub(crate) fn run(report: &mut Report) -> Result<()> {
 }
 
 /// Compares requests per second.
-fn rate(report: &mut Report, what: &str, ours: (&Server, &str), theirs: (&Server, &str), target: f64) -> Result<()> {
+fn rate(
+    report: &mut Report,
+    what: &str,
+    ours: (&Server, &str),
+    theirs: (&Server, &str),
+    target: f64,
+) -> Result<()> {
     let (mut a, mut b) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         a.push(wrk(ours.0, ours.1)?);
@@ -119,7 +125,11 @@ fn put(report: &mut Report, dir: &Path, ours: &Server, large: &Path, digest: &st
         },
         |_| {
             let output = dir.join("dd");
-            let written = time(Command::new("dd").args(["if=/dev/zero", "bs=1M", "count=1024", "conv=fdatasync"]).arg(format!("of={}", output.display())))?;
+            let written = time(
+                Command::new("dd")
+                    .args(["if=/dev/zero", "bs=1M", "count=1024", "conv=fdatasync"])
+                    .arg(format!("of={}", output.display())),
+            )?;
             fs::remove_file(output)?;
             disk.push(milliseconds(written));
             time(Command::new("openssl").arg("sha256").arg(large))
@@ -154,7 +164,8 @@ fn get(report: &mut Report, ours: (&Server, &str), theirs: (&Server, &str)) -> R
 
 fn pull(server: &Server, path: &str) -> Result<Duration> {
     let started = Instant::now();
-    let mut answer = server.send(&format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"))?;
+    let mut answer = server
+        .send(&format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"))?;
     let mut buffer = vec![0; 256 << 10];
     let mut bytes = 0;
     loop {
@@ -200,9 +211,13 @@ fn push(server: &Server, file: &Path, digest: &str) -> Result<()> {
     let begun = server.ask("POST /v2/bench/blobs/uploads/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")?;
     let location = begun
         .lines()
-        .find_map(|line| line.to_ascii_lowercase().starts_with("location:").then(|| line[9..].trim().to_owned()))
+        .find_map(|line| {
+            line.to_ascii_lowercase().starts_with("location:").then(|| line[9..].trim().to_owned())
+        })
         .with_context(|| format!("{} said {begun}", server.name))?;
-    let location = location.split_once("://").map_or(location.as_str(), |(_, rest)| &rest[rest.find('/').unwrap_or(0)..]);
+    let location = location
+        .split_once("://")
+        .map_or(location.as_str(), |(_, rest)| &rest[rest.find('/').unwrap_or(0)..]);
     let separator = if location.contains('?') { '&' } else { '?' };
     let mut file = File::open(file)?;
     let size = file.metadata()?.len();
@@ -230,7 +245,11 @@ fn push_manifest(server: &Server, blob: &str) -> Result<String> {
 fn expect(server: &Server, mut connection: TcpStream, status: &str) -> Result<()> {
     let mut answer = String::new();
     connection.read_to_string(&mut answer)?;
-    ensure!(answer.lines().next().is_some_and(|line| format!("{line} ").contains(status)), "{} said {answer}", server.name);
+    ensure!(
+        answer.lines().next().is_some_and(|line| format!("{line} ").contains(status)),
+        "{} said {answer}",
+        server.name
+    );
     Ok(())
 }
 
@@ -258,21 +277,37 @@ impl Server {
     fn rregistry(dir: &Path) -> Result<Self> {
         let root = dir.join("ours");
         let mut child = Command::new(program("rregistry")?)
-            .args(["serve", "--listen", "127.0.0.1:0", "--no-access-log", "--log", "error", "--root"])
+            .args([
+                "serve",
+                "--listen",
+                "127.0.0.1:0",
+                "--no-access-log",
+                "--log",
+                "error",
+                "--root",
+            ])
             .arg(&root)
             .stdout(Stdio::piped())
             .spawn()?;
         let mut line = String::new();
         BufReader::new(child.stdout.take().context("its output is piped")?).read_line(&mut line)?;
-        let port = line.split([':', ',']).nth(1).and_then(|port| port.parse().ok()).with_context(|| format!("rregistry said {line}"))?;
+        let port = line
+            .split([':', ','])
+            .nth(1)
+            .and_then(|port| port.parse().ok())
+            .with_context(|| format!("rregistry said {line}"))?;
         Ok(Self { name: "rregistry", child, port, root })
     }
 
     fn docker_registry(dir: &Path) -> Result<Self> {
-        let (port, root, config) = (free_port()?, dir.join("theirs"), dir.join("docker-registry.yml"));
+        let (port, root, config) =
+            (free_port()?, dir.join("theirs"), dir.join("docker-registry.yml"));
         fs::write(
             &config,
-            format!("version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: '127.0.0.1:{port}'}}\n", root.display()),
+            format!(
+                "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: '127.0.0.1:{port}'}}\n",
+                root.display()
+            ),
         )?;
         let child = Command::new("docker-registry")
             .arg("serve")
@@ -295,7 +330,12 @@ impl Server {
                 www.display()
             ),
         )?;
-        let child = Command::new("nginx").arg("-c").arg(config).stderr(Stdio::null()).spawn().context("cannot start nginx")?;
+        let child = Command::new("nginx")
+            .arg("-c")
+            .arg(config)
+            .stderr(Stdio::null())
+            .spawn()
+            .context("cannot start nginx")?;
         Self { name: "nginx", child, port, root: www.to_owned() }.ready()
     }
 

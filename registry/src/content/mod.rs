@@ -93,11 +93,6 @@ impl<S: Storage> Registry<S> {
         Ok(())
     }
 
-    /// Returns what the operator chose.
-    pub fn options(&self) -> Options {
-        self.options
-    }
-
     /// Returns the time in seconds since 1970.
     fn now_s(&self) -> u64 {
         (self.clock)().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())

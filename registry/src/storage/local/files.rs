@@ -69,21 +69,36 @@ impl Root {
 
     /// Refuses what is not ours; makes an empty directory ours.
     fn check_version(&self, path: &Path) -> Result<()> {
-        let refuse = |reason| Err(Error::Format { place: self.path.clone(), reason });
-        if let Some(version) = self.read("version")? {
-            return match version == VERSION {
-                true => self.make_top(),
-                false => {
-                    refuse(format!("its version is {:?}", String::from_utf8_lossy(&version).trim()))
-                }
-            };
+        if self.read("version")?.is_none() {
+            self.claim(path)?;
         }
-        let mut entries = fs::read_dir(path)
+        match self.read("version")? {
+            Some(version) if version == VERSION => self.make_top(),
+            other => {
+                let version = String::from_utf8_lossy(&other.unwrap_or_default()).into_owned();
+                self.refuse(format!("its version is {:?}", version.trim()))
+            }
+        }
+    }
+
+    /// Writes the version into an empty directory, as other processes may be doing
+    /// at the same time.
+    fn claim(&self, path: &Path) -> Result<()> {
+        let entries = fs::read_dir(path)
             .map_err(|source| Error::from_io("list", &self.path, source))?
             .filter_map(|entry| entry.ok().map(|entry| entry.file_name()));
-        // `tmp` alone is a start that was interrupted; `lost+found` a fresh volume.
-        if let Some(other) = entries.find(|name| name != "tmp" && name != "lost+found") {
-            return refuse(format!("it has no version file but contains {}", other.display()));
+        let is_ours = |name: &std::ffi::OsString| {
+            // What a start makes, and what a fresh volume has.
+            ["version", "tmp", "lost+found"].iter().any(|known| name == known)
+        };
+        if let Some(other) = entries.into_iter().find(|name| !is_ours(name)) {
+            // Somebody may have finished while we looked.
+            return match self.read("version")? {
+                Some(_) => Ok(()),
+                None => {
+                    self.refuse(format!("it has no version file but contains {}", other.display()))
+                }
+            };
         }
         // The records are for this user alone: they hold everybody's images.
         rustix::fs::chmod(path, DIR_MODE).or_else(|errno| match errno {
@@ -91,8 +106,11 @@ impl Root {
             errno => Err(Error::from_io("make private", &self.path, errno.into())),
         })?;
         self.settle("tmp")?;
-        self.create("version", VERSION.as_bytes())?;
-        self.make_top()
+        self.create("version", VERSION.as_bytes()).map(drop)
+    }
+
+    fn refuse(&self, reason: String) -> Result<()> {
+        Err(Error::Format { place: self.path.clone(), reason })
     }
 
     fn make_top(&self) -> Result<()> {

@@ -319,6 +319,18 @@ mod tests {
         assert!(other_process.open_upload(&id).await.unwrap().is_none());
     }
 
+    #[test]
+    fn many_may_open_a_new_storage_at_once() {
+        for _ in 0..20 {
+            let dir = tempfile::tempdir().unwrap();
+            std::thread::scope(|scope| {
+                for _ in 0..8 {
+                    scope.spawn(|| Local::open(&dir.path().join("root")).unwrap());
+                }
+            });
+        }
+    }
+
     #[tokio::test]
     async fn foreign_and_newer_storages_are_refused() {
         let dir = tempfile::tempdir().unwrap();
