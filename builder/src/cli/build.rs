@@ -119,6 +119,7 @@ pub(super) fn run(args: &BuildArgs, context: &super::Context) -> anyhow::Result<
             pulled.map_err(Into::into)
         },
         events: &|event| progress.event(event),
+        numbers: progress.numbers(),
         cancel: &cancel,
     };
     let result = solve::build(&request, &lease);

@@ -38,6 +38,17 @@ fn message(error: &anyhow::Error) -> String {
 }
 
 fn hint(error: &anyhow::Error) -> Option<String> {
+    use store::remote::Error as Remote;
+
+    match error.chain().find_map(|cause| cause.downcast_ref::<Remote>()) {
+        Some(Remote::Unreachable { reason, .. }) if reason.contains("refused") => {
+            return Some("is the registry running? start one with `rregistry serve`".to_owned());
+        }
+        Some(Remote::Unauthorized { host, .. } | Remote::Denied { host, .. }) => {
+            return Some(format!("log in with `rbuild login {host}`"));
+        }
+        _ => {}
+    }
     let build = error.chain().find_map(|cause| cause.downcast_ref::<Error>()).map(Error::root);
     match build {
         Some(Error::Process { log, .. }) => {
@@ -62,11 +73,6 @@ fn hint(error: &anyhow::Error) -> Option<String> {
         }
         if let Some(error) = cause.downcast_ref::<std::io::Error>() {
             match error.kind() {
-                std::io::ErrorKind::ConnectionRefused => {
-                    return Some(
-                        "is the registry running? start one with `rregistry serve`".to_owned(),
-                    );
-                }
                 std::io::ErrorKind::PermissionDenied => {
                     return Some(
                         "run as another user, or choose another place with --root".to_owned(),

@@ -46,7 +46,7 @@ const STOPPED: u8 = 130;
 /// `rbuild -t NAME CONTEXT` builds the Dockerfile in a directory; the word `build` may be
 /// left out. There is no daemon: images live in one store, which `rrun` runs them from.
 #[derive(Debug, Parser)]
-#[command(name = "rbuild", version, disable_help_subcommand = true)]
+#[command(name = "rbuild", version, disable_help_subcommand = true, arg_required_else_help = true)]
 struct Cli {
     /// Directory of images and build records
     #[arg(long, global = true, env = "RBUILD_ROOT", value_name = "DIRECTORY")]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context as _;
@@ -14,10 +14,6 @@ use super::environment::client_for;
 use super::progress::{Mode, Progress};
 use crate::event::{Event, Why};
 use crate::solve::Cancel;
-
-/// Steps of transfers are numbered from here, so that they do not meet those of a build.
-const FIRST_STEP: usize = 1000;
-static NEXT_STEP: AtomicUsize = AtomicUsize::new(FIRST_STEP);
 
 /// Send an image to a registry
 ///
@@ -136,7 +132,7 @@ struct Show<'a> {
 
 impl<'a> Show<'a> {
     fn start(progress: &'a Progress, name: String) -> Self {
-        let step = NEXT_STEP.fetch_add(1, Ordering::Relaxed);
+        let step = progress.numbers().fetch_add(1, Ordering::Relaxed);
         progress.event(Event::Started { step, name });
         progress.show(Event::Running { step, why: Why::First });
         Self { progress, step, started: std::time::Instant::now(), sizes: Mutex::default() }

@@ -178,10 +178,10 @@ impl Tree for Context {
             return Ok(known);
         }
         let file = self.open(path)?;
-        let stat = rustix::fs::fstat(&file).doing("look at", &self.path.join(path))?;
         let digest = hash_file(&file, &self.path.join(path))?;
         let after = rustix::fs::fstat(&file).doing("look at", &self.path.join(path))?;
-        if stamp(&stat) == stamp(&after) {
+        // What changed since it was found is not remembered under either state.
+        if node.stamp == Some(stamp(&after)) {
             self.index.put(stamp(&after), digest);
         }
         Ok(digest)
@@ -208,15 +208,17 @@ impl Tree for Context {
 /// Fails when it cannot be read.
 pub(crate) fn hash_file(mut file: &File, path: &Path) -> Result<[u8; 32]> {
     let mut hasher = oci::Hasher::new(oci::Algorithm::Sha256);
-    let mut buffer = Vec::new();
     let length = file.metadata().doing("look at", path)?.len();
-    buffer.resize(usize::try_from(length).unwrap_or(READ_BYTES).clamp(512, READ_BYTES), 0);
-    loop {
+    let mut buffer = vec![0; usize::try_from(length).unwrap_or(READ_BYTES).clamp(1, READ_BYTES)];
+    // A file that grows meanwhile is read as far as it was.
+    let mut left = length;
+    while left > 0 {
         let count = file.read(&mut buffer).doing("read", path)?;
         if count == 0 {
             break;
         }
         hasher.update(&buffer[..count]);
+        left = left.saturating_sub(count as u64);
     }
     if let Some(capability) = capability(file) {
         hasher.update(b"security.capability");

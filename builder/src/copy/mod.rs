@@ -22,4 +22,4 @@ pub use mode::Chmod;
 pub use owner::Owner;
 pub use place::{Body, Destination, Placed, Placement};
 pub use select::{Selected, Selector, select};
-pub use write::write_layer;
+pub use write::{LayerWriting, write_layer};

@@ -105,7 +105,8 @@ fn expand(
         }
         let (path, written) = (dir.join(&name), as_written.join(&name));
         if rest.is_empty() {
-            if !found.contains(&written) {
+            // Only `**` can lead to one path in two ways.
+            if !is_deep || !found.contains(&written) {
                 found.push(written);
             }
             continue;

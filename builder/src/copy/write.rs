@@ -20,7 +20,21 @@ use crate::tree::{Kind, Node, Tree};
 /// How much content is on its way at once.
 const BUFFER_BYTES: usize = 256 * 1024;
 
-/// Writes a layer with these entries and returns it; `clamp` is the latest time in it.
+/// How a layer is written.
+pub struct LayerWriting<'a> {
+    /// The latest time in it, in seconds since 1970.
+    pub clamp: Option<i64>,
+    /// Asked again and again; an error ends the writing.
+    pub check: &'a dyn Fn() -> Result<()>,
+}
+
+impl std::fmt::Debug for LayerWriting<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LayerWriting").field("clamp", &self.clamp).finish_non_exhaustive()
+    }
+}
+
+/// Writes a layer with these entries and returns it.
 ///
 /// The entries are in the order of paths, so that parents come before what is in them.
 ///
@@ -30,11 +44,11 @@ pub fn write_layer(
     lease: &Lease,
     source: &dyn Tree,
     entries: &BTreeMap<PathBuf, Placed>,
-    clamp: Option<i64>,
+    how: &LayerWriting<'_>,
 ) -> Result<(DiffId, Descriptor)> {
     let ingest = lease.ingest()?;
     let at = Path::new("the layer");
-    let mut tar = Tar { writer: Writer::new(ingest), buffer: vec![0; BUFFER_BYTES], clamp };
+    let mut tar = Tar { writer: Writer::new(ingest), buffer: vec![0; BUFFER_BYTES], how };
     let mut first_names: BTreeMap<(u64, u64), &Path> = BTreeMap::new();
     for (path, placed) in entries {
         let is_file = matches!(placed.node.kind, Kind::File { .. });
@@ -59,13 +73,13 @@ pub fn write_layer(
     Ok((DiffId(committed.digest), descriptor))
 }
 
-struct Tar {
+struct Tar<'a> {
     writer: Writer<store::Ingest>,
     buffer: Vec<u8>,
-    clamp: Option<i64>,
+    how: &'a LayerWriting<'a>,
 }
 
-impl Tar {
+impl Tar<'_> {
     fn put(&mut self, source: &dyn Tree, path: &Path, placed: &Placed) -> Result<()> {
         let Placed { node, body, .. } = placed;
         let kind = match &node.kind {
@@ -109,6 +123,7 @@ impl Tar {
                 self.header(path, size, &node)?;
                 let mut left = size;
                 while left > 0 {
+                    (self.how.check)()?;
                     let want = usize::try_from(left).unwrap_or(BUFFER_BYTES).min(BUFFER_BYTES);
                     let count = file.read(&mut self.buffer[..want]).doing("read", from)?;
                     if count == 0 {
@@ -154,6 +169,7 @@ impl Tar {
     fn slice(&mut self, file: &File, mut offset: u64, size: u64, path: &Path) -> Result<()> {
         let end = offset + size;
         while offset < end {
+            (self.how.check)()?;
             let want = usize::try_from(end - offset).unwrap_or(BUFFER_BYTES).min(BUFFER_BYTES);
             let count = file.read_at(&mut self.buffer[..want], offset).doing("read", path)?;
             if count == 0 {
@@ -182,7 +198,7 @@ impl Tar {
             mode: node.mode,
             uid: node.uid,
             gid: node.gid,
-            mtime: mtime.in_tar(self.clamp),
+            mtime: mtime.in_tar(self.how.clamp),
             xattrs: xattrs
                 .filter(|(name, _)| store::layers::is_image_xattr(name.as_bytes()))
                 .map(|(name, value)| (name.as_bytes().to_vec(), value.clone()))

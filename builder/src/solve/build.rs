@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use oci::{Descriptor, Digest};
@@ -44,6 +45,8 @@ pub struct Request<'a> {
     pub pull: Pull<'a>,
     /// Who is told.
     pub events: Sink<'a>,
+    /// The number of the next step in events, shared with the pulls before the first step.
+    pub numbers: &'a AtomicUsize,
     /// How the build is stopped.
     pub cancel: &'a Cancel,
 }
@@ -81,7 +84,7 @@ pub fn build(request: &Request<'_>, lease: &Lease) -> Result<Built> {
     let layout = Layout::new(&plan);
     let tasks = layout.list.len();
     let solver = Solver {
-        numbers: Numbers::new(&plan),
+        numbers: Numbers::new(&plan, request.numbers),
         steps: Steps::new(request, lease, &images, &builds, &previous),
         request,
         plan: &plan,
@@ -198,12 +201,8 @@ struct Numbers {
 }
 
 impl Numbers {
-    fn new(plan: &Plan) -> Self {
-        let mut next = 0;
-        let mut number = || {
-            next += 1;
-            next
-        };
+    fn new(plan: &Plan, numbers: &AtomicUsize) -> Self {
+        let number = || numbers.fetch_add(1, Ordering::Relaxed);
         let (mut from, mut steps) = (BTreeMap::new(), BTreeMap::new());
         for (&index, stage) in &plan.stages {
             if matches!(stage.base, Base::Image(_)) {

@@ -1,12 +1,15 @@
 //! COPY, ADD and WORKDIR: files become a layer without going through a file system.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use oci::{Descriptor, DiffId, Digest};
 use store::Lease;
 
+use super::cancel::Cancel;
 use crate::copy::{
-    self, Content, Destination, Owner, Placement, Selected, Selector, Unpacked, select, write_layer,
+    self, Content, Destination, LayerWriting, Owner, Placed, Placement, Selected, Selector,
+    Unpacked, select, write_layer,
 };
 use crate::error::{Error, Result};
 use crate::event::{Event, Sink};
@@ -69,6 +72,18 @@ pub(super) struct Site<'a> {
     /// The number of the step in events.
     pub(super) step: usize,
     pub(super) events: Sink<'a>,
+    pub(super) cancel: &'a Cancel,
+}
+
+impl Site<'_> {
+    fn write(
+        &self,
+        source: &dyn Tree,
+        entries: &BTreeMap<PathBuf, Placed>,
+    ) -> Result<(DiffId, Descriptor)> {
+        let how = LayerWriting { clamp: self.clamp, check: &|| self.cancel.check() };
+        write_layer(self.lease, source, entries, &how)
+    }
 }
 
 /// Writes the layer of a COPY or ADD.
@@ -109,7 +124,7 @@ pub(super) fn execute(
         // With --parents the destination is made even if nothing matched.
         placement.directory(&to.path)?;
     }
-    write_layer(site.lease, source, &placement.into_entries(), site.clamp)
+    site.write(source, &placement.into_entries())
 }
 
 /// Unpacks a selected file if it is an archive; returns whether it was one.
@@ -151,5 +166,5 @@ pub(super) fn workdir(workdir: &Workdir, site: &Site<'_>) -> Result<(DiffId, Des
         // Everything is there: the layer is empty, but it is one.
         entries.clear();
     }
-    write_layer(site.lease, &crate::tree::Empty, &entries, site.clamp)
+    site.write(&crate::tree::Empty, &entries)
 }

@@ -36,7 +36,11 @@ pub(super) fn resolve(
         if known.contains_key(&image.name) {
             continue;
         }
-        let found = one(lease, &image.name, platform, always, pull)?;
+        let found = one(lease, &image.name, platform, always, pull).map_err(|error| {
+            let name = format!("[internal] load metadata for {}", image.name);
+            let lines = Some((image.span.line, image.span.end_line));
+            Error::Step { name, lines, source: Box::new(error) }
+        })?;
         known.insert(image.name.clone(), found);
     }
     Ok(())

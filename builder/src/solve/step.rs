@@ -299,6 +299,7 @@ impl Doing<'_> {
             clamp: request.clamp,
             step: self.number,
             events: request.events,
+            cancel: request.cancel,
         }
     }
 

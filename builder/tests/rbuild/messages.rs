@@ -87,3 +87,42 @@ fn json_progress_is_one_object_per_line() {
     let quiet = world.build_with("FROM scratch\nCOPY x /\n", &["-q"]);
     assert_eq!(quiet.stderr, "");
 }
+
+#[test]
+fn a_base_image_that_cannot_be_had_points_at_its_from() {
+    let world = World::new();
+    let said = world.fail("# syntax=docker/dockerfile:1\nFROM localhost:1/none\nRUN x\n");
+    assert!(said.contains("#1 [internal] pull localhost:1/none:latest\n"), "{said}");
+    assert!(said.contains("   2 | >>> FROM localhost:1/none\n"), "{said}");
+    assert!(
+        said.ends_with(
+            "error: localhost:1/none: it is not in the store and cannot be pulled: localhost:1 cannot be \
+             reached: connection refused\nhint: is the registry running? start one with `rregistry serve`\n"
+        ),
+        "{said}"
+    );
+}
+
+#[test]
+fn images_of_the_store_are_bases_and_sources() {
+    let world = World::new();
+    world.write("x", "one");
+    world.build("FROM scratch\nCOPY x /dir/x\nENV A=1\nLABEL base=1\n");
+    assert_eq!(world.run(&["tag", "test/image", "base:1"]).status, 0);
+    let file = "FROM base:1\nCOPY --from=base:1 /dir /copy\nLABEL own=$A\n";
+    world.build(file);
+    let image = world.inspect();
+    assert_eq!(image["Config"]["Labels"], serde_json::json!({"base": "1", "own": "1"}));
+    let history = image["History"].as_array().unwrap();
+    assert_eq!(history.len(), 5, "{history:?}");
+    assert_eq!(world.files()["copy/x"], "644 \"one\"");
+    assert_eq!(world.build(file).counts(), (1, 0));
+    // Another image under the same name is another base.
+    world.write("x", "two");
+    assert_eq!(world.run(&["-t", "base:1", "-f", "-", "."]).status, 1, "stdin has no Dockerfile");
+    let other = world.build_with("FROM scratch\nCOPY x /dir/x\n", &["-t", "base:1"]);
+    assert_eq!(other.status, 0);
+    let built = world.build(file);
+    assert!(built.stderr.contains("because dir/x changed"), "{}", built.stderr);
+    assert_eq!(world.files()["copy/x"], "644 \"two\"");
+}

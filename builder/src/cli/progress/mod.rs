@@ -29,6 +29,7 @@ pub(crate) struct Progress {
     view: View,
     reused: AtomicUsize,
     run: AtomicUsize,
+    numbers: AtomicUsize,
 }
 
 enum View {
@@ -48,7 +49,12 @@ impl Progress {
             Mode::Json => View::Json,
             Mode::Quiet => View::Quiet,
         };
-        Self { view, reused: AtomicUsize::new(0), run: AtomicUsize::new(0) }
+        Self {
+            view,
+            reused: AtomicUsize::new(0),
+            run: AtomicUsize::new(0),
+            numbers: AtomicUsize::new(1),
+        }
     }
 
     /// Shows one event.
@@ -97,6 +103,11 @@ impl Progress {
     /// Returns whether events are printed as JSON.
     pub(crate) fn is_json(&self) -> bool {
         matches!(self.view, View::Json)
+    }
+
+    /// Returns the number of the next step to appear.
+    pub(crate) fn numbers(&self) -> &AtomicUsize {
+        &self.numbers
     }
 
     /// Returns how many steps were reused and how many ran.
