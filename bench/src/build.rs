@@ -21,7 +21,10 @@ pub(crate) fn run(report: &mut Report) -> Result<()> {
 
     let docker = Dockerd::start(&world)?;
     let archive = world.path("busybox.tar");
-    time(&mut world.command("rbuild", &["save", "-o", archive.to_str().unwrap_or_default(), "busybox"])?)?;
+    time(
+        &mut world
+            .command("rbuild", &["save", "-o", archive.to_str().unwrap_or_default(), "busybox"])?,
+    )?;
     time(docker.command().args(["load", "-i"]).arg(&archive))?;
 
     let ours = |extra: &[&str]| {
@@ -33,11 +36,15 @@ pub(crate) fn run(report: &mut Report) -> Result<()> {
     // Both use the host's network: nothing here needs one, and setting one up is not what is compared.
     let theirs = |extra: &[&str]| {
         let mut command = docker.command();
-        command.args(["build", "--progress", "plain", "--network", "host", "-t", "bench"]).args(extra).arg(&path);
+        command
+            .args(["build", "--progress", "plain", "--network", "host", "-t", "bench"])
+            .args(extra)
+            .arg(&path);
         command
     };
 
-    let (cold_ours, cold_theirs) = by_turns(5, |_| time(&mut ours(&["--no-cache"])?), |_| time(&mut theirs(&["--no-cache"])))?;
+    let (cold_ours, cold_theirs) =
+        by_turns(5, |_| time(&mut ours(&["--no-cache"])?), |_| time(&mut theirs(&["--no-cache"])))?;
     report.add(Row {
         what: format!("cold build: {STEPS} RUN, COPY of {FILES} files"),
         peer: "BuildKit".into(),
@@ -46,7 +53,8 @@ pub(crate) fn run(report: &mut Report) -> Result<()> {
         theirs: median(&cold_theirs),
         target: Target::AtMost(0.5),
     });
-    let (noop_ours, noop_theirs) = by_turns(15, |_| time(&mut ours(&[])?), |_| time(&mut theirs(&[])))?;
+    let (noop_ours, noop_theirs) =
+        by_turns(15, |_| time(&mut ours(&[])?), |_| time(&mut theirs(&[])))?;
     report.add(Row {
         what: "the same again, nothing changed".into(),
         peer: "BuildKit".into(),

@@ -16,7 +16,12 @@ pub(crate) fn time(command: &mut Command) -> Result<Duration> {
     let started = Instant::now();
     let output = command.output().with_context(|| format!("cannot run {command:?}"))?;
     let elapsed = started.elapsed();
-    ensure!(output.status.success(), "{command:?}: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
+    ensure!(
+        output.status.success(),
+        "{command:?}: {}\n{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
     Ok(elapsed)
 }
 

@@ -47,10 +47,10 @@ pub(crate) fn run(report: &mut Report) -> Result<()> {
 
     let manifest_path = "/v2/bench/manifests/latest";
     rate(report, "manifest GET", (&ours, manifest_path), (&theirs, manifest_path), 5.0)?;
-    rate(report, "manifest GET", (&ours, manifest_path), (&nginx, "/manifest"), 0.3)?;
+    rate(report, "manifest GET", (&ours, manifest_path), (&nginx, "/manifest"), 0.5)?;
     let small_path = format!("/v2/bench/blobs/{small_digest}");
     rate(report, "64 KiB blob GET", (&ours, &small_path), (&theirs, &small_path), 5.0)?;
-    rate(report, "64 KiB blob GET", (&ours, &small_path), (&nginx, "/small"), 0.3)?;
+    rate(report, "64 KiB blob GET", (&ours, &small_path), (&nginx, "/small"), 0.5)?;
     put(report, dir.path(), &ours, &large, &large_digest)?;
     fs::rename(&large, www.join("large"))?;
     get(report, (&ours, &format!("/v2/bench/blobs/{large_digest}")), (&nginx, "/large"))?;

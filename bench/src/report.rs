@@ -95,8 +95,11 @@ impl Report {
             };
             let met = if row.is_met() { "yes" } else { "**no**" };
             let Row { what, unit, ours, peer, theirs, .. } = row;
-            let _infallible =
-                writeln!(text, "| {what} | {unit} | {ours:.1} | {peer} | {theirs:.1} | {:.2} | {target} | {met} |", row.ratio());
+            let _infallible = writeln!(
+                text,
+                "| {what} | {unit} | {ours:.1} | {peer} | {theirs:.1} | {:.2} | {target} | {met} |",
+                row.ratio()
+            );
         }
         for note in &self.notes {
             let _infallible = writeln!(text, "\n- {note}");
@@ -114,7 +117,8 @@ fn line(row: &Row) -> String {
 fn machine() -> String {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let gib = memory.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) >> 20;
+    let gib =
+        memory.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) >> 20;
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let kernel = kernel.trim().split('-').next().unwrap_or_default();
     format!("{cores} cores, {gib} GiB, Linux {kernel}\n")

@@ -53,10 +53,27 @@ pub(crate) fn inside() -> Result<()> {
     crun_bundle(&world, &bundle)?;
     let (ours, theirs) = by_turns(
         ROUNDS,
-        |_| time(&mut world.command("rrun", &["run", "--rm", "--network", "none", "busybox", "true"])?),
-        |round| time(Command::new("crun").arg("run").arg("--bundle").arg(&bundle).arg(format!("bench-{round}"))),
+        |_| {
+            time(
+                &mut world
+                    .command("rrun", &["run", "--rm", "--network", "none", "busybox", "true"])?,
+            )
+        },
+        |round| {
+            time(
+                Command::new("crun")
+                    .arg("run")
+                    .arg("--bundle")
+                    .arg(&bundle)
+                    .arg(format!("bench-{round}")),
+            )
+        },
     )?;
-    let memory = peak_memory_mib(world.command("rrun", &["run", "--rm", "--network", "none", "busybox", "sleep", "0.2"])?.spawn()?)?;
+    let memory = peak_memory_mib(
+        world
+            .command("rrun", &["run", "--rm", "--network", "none", "busybox", "sleep", "0.2"])?
+            .spawn()?,
+    )?;
     println!("{}", json!({"rrun": median(&ours), "crun": median(&theirs), "memory": memory}));
     Ok(())
 }
@@ -65,7 +82,12 @@ pub(crate) fn inside() -> Result<()> {
 fn crun_bundle(world: &World, bundle: &Path) -> Result<()> {
     let root = bundle.join("rootfs");
     fs::create_dir_all(&root)?;
-    let tree = world.command("rrun", &["run", "--rm", "busybox", "tar", "-C", "/", "-cf", "-", "bin", "etc", "root", "tmp"])?.output()?;
+    let tree = world
+        .command(
+            "rrun",
+            &["run", "--rm", "busybox", "tar", "-C", "/", "-cf", "-", "bin", "etc", "root", "tmp"],
+        )?
+        .output()?;
     fs::write(bundle.join("root.tar"), tree.stdout)?;
     time(Command::new("tar").arg("-xf").arg(bundle.join("root.tar")).arg("-C").arg(&root))?;
     time(Command::new("crun").arg("spec").current_dir(bundle))?;

@@ -21,7 +21,11 @@ impl World {
     pub(crate) fn new() -> Result<Self> {
         let world = Self { dir: TempDir::with_prefix_in("rbuild-bench.", "/var/tmp")? };
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/base-images");
-        let made = Command::new(script).arg("busybox").env("RBUILD", program("rbuild")?).env("RBUILD_ROOT", world.store()).status()?;
+        let made = Command::new(script)
+            .arg("busybox")
+            .env("RBUILD", program("rbuild")?)
+            .env("RBUILD_ROOT", world.store())
+            .status()?;
         ensure!(made.success(), "cannot make the base images");
         Ok(world)
     }
@@ -72,7 +76,15 @@ impl Dockerd {
         fs::write(world.path("daemon.json"), "{}")?;
         let log = fs::File::create(world.path("dockerd.log"))?;
         let child = Command::new("dockerd")
-            .args(["--storage-driver", "overlay2", "--exec-opt", "native.cgroupdriver=cgroupfs", "--iptables=false", "--bridge", "none"])
+            .args([
+                "--storage-driver",
+                "overlay2",
+                "--exec-opt",
+                "native.cgroupdriver=cgroupfs",
+                "--iptables=false",
+                "--bridge",
+                "none",
+            ])
             .arg("--host")
             .arg(format!("unix://{}", socket.display()))
             .arg("--config-file")
@@ -95,7 +107,10 @@ impl Dockerd {
     /// Debian's docker client on this daemon, with BuildKit.
     pub(crate) fn command(&self) -> Command {
         let mut command = Command::new("/usr/bin/docker");
-        command.env("DOCKER_BUILDKIT", "1").arg("--host").arg(format!("unix://{}", self.socket.display()));
+        command
+            .env("DOCKER_BUILDKIT", "1")
+            .arg("--host")
+            .arg(format!("unix://{}", self.socket.display()));
         command
     }
 }

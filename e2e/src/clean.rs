@@ -7,7 +7,16 @@ use std::process::Command;
 use crate::{World, wait_until};
 
 /// The directories of a store whose content is garbage once nothing is in use.
-const EMPTIED: [&str; 8] = ["blobs/sha256", "ingest", "images", "layers/sha256", "chains/sha256", "steps", "containers", "leases"];
+const EMPTIED: [&str; 8] = [
+    "blobs/sha256",
+    "ingest",
+    "images",
+    "layers/sha256",
+    "chains/sha256",
+    "steps/sha256",
+    "containers",
+    "leases",
+];
 
 impl World {
     /// Removes every image and checks that nothing at all is left: no process, mount or cgroup, and no file in the store.
@@ -34,7 +43,18 @@ impl World {
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
         assert!(!mounts.contains(root), "mounts are left: {mounts}");
         let cgroups = Command::new("find")
-            .args(["/sys/fs/cgroup", "-type", "d", "(", "-name", "rrun-*", "-o", "-name", "rbuild-*", ")"])
+            .args([
+                "/sys/fs/cgroup",
+                "-type",
+                "d",
+                "(",
+                "-name",
+                "rrun-*",
+                "-o",
+                "-name",
+                "rbuild-*",
+                ")",
+            ])
             .output()
             .unwrap();
         assert_eq!(String::from_utf8_lossy(&cgroups.stdout), "", "cgroups are left");

@@ -39,7 +39,10 @@ impl fmt::Debug for Output {
 
 /// Runs a program to its end, whatever its exit code.
 pub fn try_run(command: &mut Command) -> Output {
-    let output = command.stdin(Stdio::null()).output().unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"));
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"));
     Output {
         command: format!("{command:?}"),
         status: output.status,

@@ -33,7 +33,9 @@ impl Registry {
             .spawn()
             .expect("rregistry is built");
         let registry = Self { child, port };
-        wait_until("the registry", || registry.get("/healthz").filter(|answer| answer.starts_with("HTTP/1.1 200")));
+        wait_until("the registry", || {
+            registry.get("/healthz").filter(|answer| answer.starts_with("HTTP/1.1 200"))
+        });
         registry
     }
 
@@ -59,7 +61,8 @@ impl Registry {
     #[must_use]
     pub fn get(&self, path: &str) -> Option<String> {
         let mut connection = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
-        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         connection.write_all(request.as_bytes()).ok()?;
         let mut answer = Vec::new();
         connection.read_to_end(&mut answer).ok()?;

@@ -40,11 +40,19 @@ impl World {
 
     /// The archive of a base image, saved once per run of the tests.
     fn base(image: &str) -> PathBuf {
-        let shared = PathBuf::from(std::env::var("E2E_ROOT").expect("`make test` sets E2E_ROOT to a store with the base images"));
+        let shared = PathBuf::from(
+            std::env::var("E2E_ROOT")
+                .expect("`make test` sets E2E_ROOT to a store with the base images"),
+        );
         let archive = shared.join(format!("{}.tar", image.replace(':', "-")));
         if !archive.exists() {
             let staged = shared.join(format!("{}.{}", image.replace(':', "-"), std::process::id()));
-            run(Command::new(Self::program("rbuild")).arg("--root").arg(&shared).args(["save", "-o"]).arg(&staged).arg(image));
+            run(Command::new(Self::program("rbuild"))
+                .arg("--root")
+                .arg(&shared)
+                .args(["save", "-o"])
+                .arg(&staged)
+                .arg(image));
             fs::rename(staged, &archive).unwrap();
         }
         archive
@@ -53,8 +61,10 @@ impl World {
     /// The path of one of our programs.
     #[must_use]
     pub fn program(name: &str) -> PathBuf {
-        let dir = std::env::var_os("RBUILD_BIN_DIR")
-            .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release"), PathBuf::from);
+        let dir = std::env::var_os("RBUILD_BIN_DIR").map_or_else(
+            || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release"),
+            PathBuf::from,
+        );
         let program = dir.join(name);
         assert!(program.exists(), "{} is missing: run `make build` first", program.display());
         program.canonicalize().unwrap()

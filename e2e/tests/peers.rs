@@ -32,7 +32,13 @@ fn privileged_skopeo_copies_into_and_out_of_the_registry() {
         let to = format!("docker://{}/skopeo/app:{tag}", registry.host());
         skopeo(&["copy", "--dest-tls-verify=false", &format!("{kind}:{}", archive.display()), &to]);
     }
-    skopeo(&["copy", "--src-tls-verify=false", "--dest-tls-verify=false", &format!("docker://{}/skopeo/app:oci", registry.host()), &remote]);
+    skopeo(&[
+        "copy",
+        "--src-tls-verify=false",
+        "--dest-tls-verify=false",
+        &format!("docker://{}/skopeo/app:oci", registry.host()),
+        &remote,
+    ]);
 
     let layout = world.path("layout");
     skopeo(&["copy", "--src-tls-verify=false", &remote, &format!("oci:{}:app", layout.display())]);
@@ -42,9 +48,14 @@ fn privileged_skopeo_copies_into_and_out_of_the_registry() {
 
     let name = format!("{}/skopeo/app:1", registry.host());
     world.rbuild(&["pull", &name]);
-    let pulled: serde_json::Value = serde_json::from_str(&world.rbuild(&["inspect", &name]).stdout).unwrap();
+    let pulled: serde_json::Value =
+        serde_json::from_str(&world.rbuild(&["inspect", &name]).stdout).unwrap();
     assert_eq!(pulled[0]["Id"].as_str().unwrap(), id, "the image id survives skopeo");
-    let tags = skopeo(&["list-tags", "--tls-verify=false", &format!("docker://{}/skopeo/app", registry.host())]);
+    let tags = skopeo(&[
+        "list-tags",
+        "--tls-verify=false",
+        &format!("docker://{}/skopeo/app", registry.host()),
+    ]);
     for tag in ["1", "docker", "oci"] {
         assert!(tags.stdout.contains(&format!("\"{tag}\"")), "{tags:?}");
     }
@@ -106,11 +117,24 @@ fn privileged_rrun_runs_an_image_that_buildah_built() {
     );
     let buildah = |args: &[&str]| {
         run(Command::new("buildah")
-            .args(["--root", world.path("buildah-root").to_str().unwrap(), "--runroot", world.path("buildah-run").to_str().unwrap()])
+            .args([
+                "--root",
+                world.path("buildah-root").to_str().unwrap(),
+                "--runroot",
+                world.path("buildah-run").to_str().unwrap(),
+            ])
             .args(["--storage-driver", "vfs"])
             .args(args))
     };
-    buildah(&["build", "--isolation", "chroot", "--tls-verify=false", "-t", &name, dockerfile.parent().unwrap().to_str().unwrap()]);
+    buildah(&[
+        "build",
+        "--isolation",
+        "chroot",
+        "--tls-verify=false",
+        "-t",
+        &name,
+        dockerfile.parent().unwrap().to_str().unwrap(),
+    ]);
     buildah(&["push", "--tls-verify=false", &name]);
 
     let output = world.try_rrun(&["run", "--rm", &name]);
@@ -126,14 +150,24 @@ fn privileged_umoci_unpacks_the_tree_that_rrun_sees() {
     let archive = world.path("tree.tar");
     world.rbuild(&["save", "-o", archive.to_str().unwrap(), "tree:1"]);
     let layout = world.path("layout");
-    skopeo(&["copy", &format!("oci-archive:{}", archive.display()), &format!("oci:{}:tree", layout.display())]);
+    skopeo(&[
+        "copy",
+        &format!("oci-archive:{}", archive.display()),
+        &format!("oci:{}:tree", layout.display()),
+    ]);
     let bundle = world.path("bundle");
-    run(Command::new("umoci").args(["unpack", "--image", &format!("{}:tree", layout.display())]).arg(&bundle));
+    run(Command::new("umoci")
+        .args(["unpack", "--image", &format!("{}:tree", layout.display())])
+        .arg(&bundle));
 
     // The same program lists both trees, from inside a container and with the unpacked one mounted into it.
     let ours = listing(&world, &["tree:1"], "/");
-    let theirs = listing(&world, &["-v", &format!("{}:/unpacked:ro", bundle.join("rootfs").display()), "busybox"], "/unpacked");
-    assert!(ours.contains(" ./a/b/g"), "{ours}");
+    let theirs = listing(
+        &world,
+        &["-v", &format!("{}:/unpacked:ro", bundle.join("rootfs").display()), "busybox"],
+        "/unpacked",
+    );
+    assert!(ours.contains("./a/b/g"), "{ours}");
     assert_eq!(ours, theirs);
 }
 
@@ -171,6 +205,8 @@ fn privileged_docker_compose_starts_the_registry_of_this_repository() {
     // What was pushed outlives the container: it is on the named volume.
     compose(&["down"]);
     compose(&["up", "-d"]);
-    e2e::wait_until("the registry after a restart", || world.try_rbuild(&["pull", &name]).status.success().then_some(()));
+    e2e::wait_until("the registry after a restart", || {
+        world.try_rbuild(&["pull", &name]).status.success().then_some(())
+    });
     compose(&["down", "--volumes"]);
 }

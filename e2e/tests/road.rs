@@ -7,18 +7,19 @@ const DOCKERFILE: &str = "\
 FROM busybox AS build
 WORKDIR /src
 COPY greeting.txt .
-RUN tr a-z A-Z <greeting.txt >/greeting && mkdir -p /var/lib/app && chown 1000:1000 /var/lib/app
+RUN tr a-z A-Z <greeting.txt >/greeting && mkdir -p /var/lib/app && touch /var/lib/app/own && chown -R 1000:1000 /var/lib/app
 FROM busybox
 ENV NAME=road
 COPY --from=build /greeting /etc/greeting
 COPY --from=build /var/lib/app /var/lib/app
 USER 1000:1000
 WORKDIR /var/lib/app
-CMD [\"sh\", \"-c\", \"cat /etc/greeting; id -u; pwd; echo $NAME; stat -c %u /var/lib/app\"]
+CMD [\"sh\", \"-c\", \"cat /etc/greeting; id -u; pwd; echo $NAME; stat -c %u own\"]
 ";
 
 fn image_id(world: &World, name: &str) -> String {
-    let inspected: serde_json::Value = serde_json::from_str(&world.rbuild(&["inspect", name]).stdout).unwrap();
+    let inspected: serde_json::Value =
+        serde_json::from_str(&world.rbuild(&["inspect", name]).stdout).unwrap();
     inspected[0]["Id"].as_str().unwrap().to_owned()
 }
 
@@ -59,7 +60,11 @@ fn privileged_run_pulls_an_image_that_is_missing() {
 
     let user = World::new();
     assert_eq!(user.rrun(&["run", "--rm", &name]).stdout, "pulled\n");
-    assert_eq!(user.try_rrun(&["run", "--rm", "--pull", "never", &format!("{}/other", registry.host())]).code(), 125);
+    assert_eq!(
+        user.try_rrun(&["run", "--rm", "--pull", "never", &format!("{}/other", registry.host())])
+            .code(),
+        125
+    );
 }
 
 #[test]
@@ -80,7 +85,11 @@ fn privileged_pushing_again_sends_nothing_new_and_keeps_the_digest() {
 #[test]
 fn privileged_a_saved_image_loads_into_another_store() {
     let world = World::with_busybox();
-    let id = world.build("saved:1", "FROM busybox\nRUN echo kept >/kept\nCMD [\"cat\", \"/kept\"]\n", &[]);
+    let id = world.build(
+        "saved:1",
+        "FROM busybox\nRUN echo kept >/kept\nCMD [\"cat\", \"/kept\"]\n",
+        &[],
+    );
     let archive = world.path("saved.tar");
     world.rbuild(&["save", "-o", archive.to_str().unwrap(), "saved:1"]);
 

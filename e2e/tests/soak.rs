@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use e2e::{Registry, World};
 
 fn until_time_is_up(mut round: impl FnMut(u64)) {
-    let seconds = std::env::var("SOAK_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(5);
+    let seconds =
+        std::env::var("SOAK_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(5);
     let end = Instant::now() + Duration::from_secs(seconds);
     let mut number = 0;
     while Instant::now() < end {
@@ -20,7 +21,8 @@ fn until_time_is_up(mut round: impl FnMut(u64)) {
 
 /// Starts a command and ends it with SIGKILL after a delay that differs from round to round; returns whether it was still running.
 fn kill_midway(mut command: Command, round: u64, longest_ms: u64) {
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut child =
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     // A fixed sequence that visits the whole range: rounds can be repeated.
     std::thread::sleep(Duration::from_millis(round * 37 % longest_ms));
     let _gone = child.kill();
@@ -36,7 +38,11 @@ fn privileged_soak_builds_that_are_killed_leave_a_store_that_works() {
     let context = world.path("k").to_str().unwrap().to_owned();
     until_time_is_up(|round| {
         let argument = format!("N={round}");
-        kill_midway(world.command("rbuild", &["-q", "-t", "killed", "--build-arg", &argument, &context]), round, 200);
+        kill_midway(
+            world.command("rbuild", &["-q", "-t", "killed", "--build-arg", &argument, &context]),
+            round,
+            200,
+        );
         world.rbuild(&["-q", "-t", "whole", "--build-arg", &argument, &context]);
         let output = world.rrun(&["run", "--rm", "whole"]);
         assert_eq!(output.stdout, format!("a{round}\nb{round}\nf\n"));
@@ -77,7 +83,12 @@ fn privileged_soak_pushes_and_pulls_that_are_killed_lose_nothing() {
         kill_midway(world.command("rbuild", &["push", &name, &target]), round, 120);
         if round % 3 == 2 {
             // The registry dies in the middle of a push, too.
-            let push = world.command("rbuild", &["push", &name, &target]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+            let push = world
+                .command("rbuild", &["push", &name, &target])
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap();
             std::thread::sleep(Duration::from_millis(round * 13 % 60));
             registry.take().unwrap().kill();
             registry = Some(Registry::start_on(&registry_root, port));
@@ -105,7 +116,10 @@ fn privileged_soak_many_programs_share_one_store() {
                     let tag = format!("r{worker}");
                     let argument = format!("N={round}.{worker}");
                     world.rbuild(&["-q", "-t", &tag, "--build-arg", &argument, context]);
-                    assert_eq!(world.rrun(&["run", "--rm", &tag]).stdout, format!("{round}.{worker}\n"));
+                    assert_eq!(
+                        world.rrun(&["run", "--rm", &tag]).stdout,
+                        format!("{round}.{worker}\n")
+                    );
                 });
             }
             scope.spawn(|| world.rbuild(&["prune", "--force"]));

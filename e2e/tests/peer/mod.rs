@@ -7,7 +7,7 @@ use e2e::{Output, World, run, try_run, wait_until};
 
 /// podman with its own storage.
 #[derive(Debug)]
-pub struct Podman {
+pub(crate) struct Podman {
     root: String,
     runroot: String,
     config: String,
@@ -15,19 +15,23 @@ pub struct Podman {
 
 impl Podman {
     /// Prepares podman to work below the world's files.
-    pub fn new(world: &World) -> Self {
+    pub(crate) fn new(world: &World) -> Self {
         // Limits that podman would raise by default cannot be raised on every host; the ones that are stay.
         let config = world.write(
             "containers.conf",
             "[containers]\ndefault_ulimits = [\"nofile=1024:1024\", \"nproc=4096:4096\"]\n[engine]\ncgroup_manager = \"cgroupfs\"\nruntime = \"runc\"\nevents_logger = \"file\"\n",
         );
         let text = |name: &str| world.path(name).to_str().unwrap().to_owned();
-        Self { root: text("podman-root"), runroot: text("podman-run"), config: config.to_str().unwrap().to_owned() }
+        Self {
+            root: text("podman-root"),
+            runroot: text("podman-run"),
+            config: config.to_str().unwrap().to_owned(),
+        }
     }
 
     /// Runs a podman command, which must succeed.
     #[track_caller]
-    pub fn run(&self, args: &[&str]) -> Output {
+    pub(crate) fn run(&self, args: &[&str]) -> Output {
         run(Command::new("podman")
             .env("CONTAINERS_CONF", &self.config)
             .args(["--root", &self.root, "--runroot", &self.runroot, "--storage-driver", "vfs"])
@@ -37,14 +41,14 @@ impl Podman {
 
 /// A docker daemon with its own state and socket, which ends with the value.
 #[derive(Debug)]
-pub struct Dockerd {
+pub(crate) struct Dockerd {
     child: Child,
     socket: String,
 }
 
 impl Dockerd {
     /// Starts dockerd and waits until it answers.
-    pub fn start(world: &World) -> Self {
+    pub(crate) fn start(world: &World) -> Self {
         let socket = world.path("docker.sock").to_str().unwrap().to_owned();
         let log = fs::File::create(world.path("dockerd.log")).unwrap();
         fs::write(world.path("daemon.json"), "{}").unwrap();
@@ -66,12 +70,14 @@ impl Dockerd {
             .spawn()
             .expect("dockerd is installed");
         let dockerd = Self { child, socket };
-        wait_until("dockerd", || try_run(dockerd.command().arg("version")).status.success().then_some(()));
+        wait_until("dockerd", || {
+            try_run(dockerd.command().arg("version")).status.success().then_some(())
+        });
         dockerd
     }
 
     /// The value of DOCKER_HOST.
-    pub fn host(&self) -> String {
+    pub(crate) fn host(&self) -> String {
         format!("unix://{}", self.socket)
     }
 
@@ -84,7 +90,7 @@ impl Dockerd {
 
     /// Runs a docker command, which must succeed.
     #[track_caller]
-    pub fn run(&self, args: &[&str]) -> Output {
+    pub(crate) fn run(&self, args: &[&str]) -> Output {
         run(self.command().args(args))
     }
 }
@@ -98,13 +104,14 @@ impl Drop for Dockerd {
     }
 }
 
-/// Lists a tree from inside a container: type, mode, owner, size or target, and path of every entry, in order.
-pub fn listing(world: &World, image_and_options: &[&str], root: &str) -> String {
+/// Lists a tree from inside a container: type, mode, owner, links, path and target of every entry, in order.
+/// The link count of a directory is left out: overlayfs does not count.
+pub(crate) fn listing(world: &World, image_and_options: &[&str], root: &str) -> String {
     // The files that the engine puts into a container, and the mounts, are not the image's.
     let script = format!(
         "cd {root} && find . -xdev ! -path './proc/*' ! -path './sys/*' ! -path './dev/*' ! -path './unpacked*' \
          ! -path ./etc/hosts ! -path ./etc/hostname ! -path ./etc/resolv.conf ! -path ./dev ! -path ./proc ! -path ./sys ! -path . \
-         -exec stat -c '%F %a %u:%g %h %N' {{}} + | sed 's/ .\\(\\.\\/[^ ]*\\)./ \\1/' | sort -k5"
+         -exec stat -c '%F %a %u:%g %h %N' {{}} + | sed 's/^\\(directory [^ ]* [^ ]*\\) [0-9]*/\\1 -/' | sort"
     );
     let (image, options) = image_and_options.split_last().unwrap();
     let mut args = vec!["run", "--rm"];
