@@ -71,15 +71,9 @@ fn hint(error: &anyhow::Error) -> Option<String> {
         if let Some(sandbox::Error::Rootless { hint, .. }) = cause.downcast_ref() {
             return Some(hint.clone());
         }
-        if let Some(error) = cause.downcast_ref::<std::io::Error>() {
-            match error.kind() {
-                std::io::ErrorKind::PermissionDenied => {
-                    return Some(
-                        "run as another user, or choose another place with --root".to_owned(),
-                    );
-                }
-                _ => {}
-            }
+        let io = cause.downcast_ref::<std::io::Error>();
+        if io.is_some_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied) {
+            return Some("run as another user, or choose another place with --root".to_owned());
         }
     }
     None

@@ -120,7 +120,10 @@ fn images_of_the_store_are_bases_and_sources() {
     // Another image under the same name is another base.
     world.write("x", "two");
     assert_eq!(world.run(&["-t", "base:1", "-f", "-", "."]).status, 1, "stdin has no Dockerfile");
-    let other = world.build_with("FROM scratch\nCOPY x /dir/x\n", &["-t", "base:1"]);
+    let dockerfile = world.write("Base", "FROM scratch\nCOPY x /dir/x\n");
+    let context = world.context();
+    let (dockerfile, context) = (dockerfile.to_str().unwrap(), context.to_str().unwrap());
+    let other = world.run(&["-t", "base:1", "-f", dockerfile, context]);
     assert_eq!(other.status, 0);
     let built = world.build(file);
     assert!(built.stderr.contains("because dir/x changed"), "{}", built.stderr);
