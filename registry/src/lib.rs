@@ -7,14 +7,14 @@
 //! ```
 //!
 //! - [`server`]: connections, limits, graceful shutdown.
-//! - [`api`]: requests to calls, results to responses; the only place that knows
+//! - `api`: requests to calls, results to responses; the only place that knows
 //!   HTTP's headers, status codes and error bodies.
 //! - [`content`]: blobs, uploads, manifests, tags, referrers, and who may see what.
 //! - [`storage`]: the seam to what keeps the bytes, and its layout.
 //!
 //! Each calls only those to its right.
 
-pub mod api;
+mod api;
 pub mod cli;
 pub mod content;
 mod hashing;

@@ -1,8 +1,8 @@
 //! The OCI distribution API: requests become calls, results become responses.
 //!
-//! Names are parsed from the right ([`route`]), because a repository may be
+//! Names are parsed from the right (`route`), because a repository may be
 //! called `a/blobs/uploads`. Every error is one of the specification's codes in
-//! its JSON form ([`error`]). Changes run to their end even where the client
+//! its JSON form (`error`). Changes run to their end even where the client
 //! goes away in the middle.
 
 mod base;
