@@ -101,7 +101,7 @@ mod tests {
 
     /// Runs the program as the kernel would.
     fn allowed(block: bool, access: i32, major: i32, minor: i32) -> bool {
-        let context = [i32::from(!block) + 1 | access << 16, major, minor];
+        let context = [(i32::from(!block) + 1) | (access << 16), major, minor];
         let program = v2_program();
         let (mut at, mut registers) = (0usize, [0i32; 6]);
         loop {

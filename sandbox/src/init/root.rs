@@ -116,9 +116,9 @@ impl Overlay<'_> {
         };
         for (key, value) in FLAGS {
             if value.is_empty() {
-                fsconfig_set_flag(&context, key)?
+                fsconfig_set_flag(&context, key)?;
             } else {
-                fsconfig_set_string(&context, key, value)?
+                fsconfig_set_string(&context, key, value)?;
             }
         }
         for lower in self.lowers {

@@ -224,12 +224,12 @@ pub(crate) fn parse_json(text: &str, capabilities: u64, native: Arch) -> Result<
     for rule in json.syscalls {
         // As moby: every included capability must be there, no excluded one may be.
         let included = rule.includes.as_ref().is_none_or(|when| {
-            (!when.names_arch() || when.has_arch(native))
-                && when.caps.iter().flatten().all(|cap| holds(cap))
+            (!when.names_arch() || when.has_arch(native)) && when.caps.iter().flatten().all(&holds)
         });
-        let excluded = rule.excludes.as_ref().is_some_and(|when| {
-            when.has_arch(native) || when.caps.iter().flatten().any(|cap| holds(cap))
-        });
+        let excluded = rule
+            .excludes
+            .as_ref()
+            .is_some_and(|when| when.has_arch(native) || when.caps.iter().flatten().any(&holds));
         if !included || excluded {
             continue;
         }

@@ -113,7 +113,12 @@ impl Sandboxed {
     ///
     /// When somebody else has reaped the process.
     pub fn wait(&self) -> Result<Exit> {
-        self.reap(WaitIdOptions::empty()).map(|exit| exit.expect("waited without a limit"))
+        loop {
+            // Without NOHANG there is an end whenever it returns.
+            if let Some(exit) = self.reap(WaitIdOptions::empty())? {
+                return Ok(exit);
+            }
+        }
     }
 
     /// Returns how the process ended, or none while it runs.

@@ -98,6 +98,8 @@ pub fn spawn(spec: &Spec, stdio: Stdio) -> Result<Sandboxed> {
             cgroup.remove().ok();
         }
     })?;
+    // The sandbox has its copies now: pipes end when it lets go of them.
+    drop(stdio);
     Ok(started.into_sandboxed(cgroup, warnings))
 }
 
@@ -108,7 +110,7 @@ pub fn spawn(spec: &Spec, stdio: Stdio) -> Result<Sandboxed> {
 ///
 /// [`Error::NotRunning`] when the sandbox has ended, otherwise as [`spawn`].
 pub fn exec(target: &Running, process: &Process, stdio: Stdio) -> Result<Sandboxed> {
-    join(target, process, &stdio, true)
+    join(target, process, stdio, true)
 }
 
 /// Does the same for a process that does not end with the caller; see
@@ -118,13 +120,13 @@ pub fn exec(target: &Running, process: &Process, stdio: Stdio) -> Result<Sandbox
 ///
 /// As [`exec`].
 pub fn exec_detached(target: &Running, process: &Process, stdio: Stdio) -> Result<Sandboxed> {
-    join(target, process, &stdio, false)
+    join(target, process, stdio, false)
 }
 
 fn join(
     target: &Running,
     process: &Process,
-    stdio: &Stdio,
+    stdio: Stdio,
     die_with_parent: bool,
 ) -> Result<Sandboxed> {
     let pidfd = target.open()?;
@@ -139,8 +141,10 @@ fn join(
         filter_log: filter.log,
         filter_speculation: filter.speculation,
     };
-    let started =
-        in_pid_namespace(pidfd.as_fd(), target.pid, || start(&plan, 0, None, Some(&pidfd), stdio))?;
+    let started = in_pid_namespace(pidfd.as_fd(), target.pid, || {
+        start(&plan, 0, None, Some(&pidfd), &stdio)
+    })?;
+    drop(stdio);
     Ok(started.into_sandboxed(None, Vec::new()))
 }
 

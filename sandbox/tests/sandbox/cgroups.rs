@@ -1,11 +1,9 @@
 //! Limits on the control groups that this host has.
 
-mod support;
-
 use std::io::Read as _;
 
+use crate::support::{Busybox, run, start};
 use sandbox::{CgroupSpec, Error, Exit, Limits, Stdio, cgroup};
-use support::{Busybox, run, start};
 
 fn group(name: &str, limits: Limits) -> Option<CgroupSpec> {
     Some(CgroupSpec { name: format!("sandbox-test-{}-{name}", std::process::id()), limits })

@@ -1,16 +1,14 @@
 //! Containers that live on their own.
 
-mod support;
-
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use crate::support::Busybox;
 use sandbox::shim::{ShimSpec, start};
 use sandbox::{CgroupSpec, Limits, Running, Spec, cgroup};
 use serde_json::Value;
-use support::Busybox;
 
 fn shim(spec: Spec, directory: &Path, exit_command: &[&str]) -> ShimSpec {
     ShimSpec {

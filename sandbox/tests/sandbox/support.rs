@@ -38,6 +38,7 @@ impl Busybox {
         for name in ["upper", "work"] {
             fs::create_dir(directory.path().join(name)).expect("a directory");
         }
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).expect("a mode");
         Self { directory }
     }
 

@@ -1,16 +1,14 @@
 //! Processes that join a sandbox that runs.
 
-mod support;
-
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::symlink;
 
+use crate::support::{Busybox, start};
 use rustix::pipe::{PipeFlags, pipe_with};
 use sandbox::{
     CgroupSpec, Error, Exit, Limits, Network, Process, Running, Sandboxed, Stdio, Stream,
 };
-use support::{Busybox, start};
 
 fn process(line: &str) -> Process {
     Process {
@@ -119,8 +117,8 @@ fn privileged_the_helper_cannot_be_written_from_inside() {
     let script = busybox.lower("bin/loop");
     fs::write(&script, "#!/proc/self/exe\n").unwrap();
     fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    let (exit, _) =
-        support::run(&busybox.spec(&["/bin/loop"])).unwrap_or((Exit::Code(125), String::new()));
+    let (exit, _) = crate::support::run(&busybox.spec(&["/bin/loop"]))
+        .unwrap_or((Exit::Code(125), String::new()));
     assert_ne!(exit, Exit::Code(0));
     assert_eq!(fs::read(helper).unwrap(), before);
 }
