@@ -45,7 +45,7 @@ fn hint(error: &anyhow::Error) -> Option<String> {
             return Some("is the registry running? start one with `rregistry serve`".to_owned());
         }
         Some(Remote::Unauthorized { host, .. } | Remote::Denied { host, .. }) => {
-            return Some(format!("log in with `rbuild login {host}`"));
+            return Some(format!("unauthorized: log in with `rbuild login {host}`"));
         }
         _ => {}
     }

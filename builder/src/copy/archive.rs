@@ -4,26 +4,22 @@
 //! compressed), its headers become placed entries, and the layer reads the contents at
 //! their offsets: nothing is unpacked on disk.
 
-use std::cell::Cell;
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Seek as _, SeekFrom, Write as _};
+use std::io::{Read, Seek as _, SeekFrom, Write as _};
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::rc::Rc;
 use std::sync::Arc;
 
 use oci::Compression;
-use store::layers::tar::Reader;
-use store::layers::{Entry, Kind as LayerKind, LayerError, Metadata};
+use store::layers::{Entry, Kind as LayerKind, Metadata};
 
+use super::members::members;
 use super::place::{Body, Destination, Placement};
 use crate::error::{Error, IoContext as _, Result};
 use crate::tree::{Kind, Mtime, Node, check_name, normalize, resolve};
 
-/// How much of an archive is read at once.
-const INPUT_BYTES: usize = 256 * 1024;
 /// What a hard link inside an archive is told by, instead of an inode's device.
 const ARCHIVE_LINKS: u64 = u64::MAX;
 
@@ -107,30 +103,19 @@ fn place(
     path: &Path,
     to: &Destination,
 ) -> Result<()> {
-    let broken =
-        |error: LayerError| Error::Archive { path: path.to_owned(), reason: error.to_string() };
     let root = placement.directory(&to.path)?;
-    rewind(tar).doing("read", path)?;
-    let position = Rc::new(Cell::new(0));
-    let input = BufReader::with_capacity(INPUT_BYTES, &**tar);
-    let mut reader = Reader::new(Counting { input, position: Rc::clone(&position) });
     let mut number = 0;
-    while let Some(entry) = reader.next_entry().map_err(broken)? {
+    members(tar, path, &mut |entry, offset, sparse| {
         number += 1;
         let name = normalize(&path_of(&entry.path));
         if name.as_os_str().is_empty() {
             // The archive's own root: the destination keeps its metadata.
-            continue;
+            return Ok(());
         }
         check_name(&name)?;
-        let content = Body::Slice {
-            file: Arc::clone(tar),
-            offset: position.get(),
-            sparse: reader.sparse().map(<[_]>::to_vec),
-        };
-        put(placement, &root, &name, entry, content, number)?;
-    }
-    Ok(())
+        let content = Body::Slice { file: Arc::clone(tar), offset, sparse };
+        put(placement, &root, &name, entry, content, number)
+    })
 }
 
 /// Places one member of an archive; `content` is where its data is.
@@ -192,31 +177,6 @@ fn beneath(placement: &Placement<'_>, root: &Path, name: &Path) -> Result<PathBu
 
 fn path_of(bytes: &[u8]) -> PathBuf {
     PathBuf::from(OsString::from_vec(bytes.to_vec()))
-}
-
-/// Knows how far it has been read: where in the archive the data of a member begins.
-struct Counting<R> {
-    input: R,
-    position: Rc<Cell<u64>>,
-}
-
-impl<R: BufRead> Read for Counting<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let count = self.input.read(buffer)?;
-        self.position.set(self.position.get() + count as u64);
-        Ok(count)
-    }
-}
-
-impl<R: BufRead> BufRead for Counting<R> {
-    fn fill_buf(&mut self) -> std::io::Result<&[u8]> {
-        self.input.fill_buf()
-    }
-
-    fn consume(&mut self, amount: usize) {
-        self.input.consume(amount);
-        self.position.set(self.position.get() + amount as u64);
-    }
 }
 
 /// Tells how a file is packed by its first bytes.

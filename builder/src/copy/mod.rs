@@ -5,11 +5,13 @@
 //! digest   those files → content digest, the part of the step's key
 //! place    files → paths in the image, in the view of the layers below
 //! archive  an archive for ADD → the files in it
+//! members  a tar → its members, and where their contents are
 //! write    placed files → the layer's tar
 //! ```
 
 mod archive;
 mod digest;
+mod members;
 mod mode;
 mod owner;
 mod place;
@@ -18,6 +20,7 @@ mod write;
 
 pub use archive::Unpacked;
 pub use digest::{Content, digest};
+pub use members::members;
 pub use mode::Chmod;
 pub use owner::Owner;
 pub use place::{Body, Destination, Placed, Placement};

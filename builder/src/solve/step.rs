@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use oci::{Descriptor, DiffId, Digest};
+use oci::{Descriptor, DiffId, Digest, MediaType};
 use store::layers::{LayerOptions, Snapshot};
 use store::{Image, Lease, StepRecord};
 
@@ -12,7 +12,7 @@ use super::build::Request;
 use super::copy::{self, Scan, Site};
 use super::last::{Builds, Last};
 use super::run::{self, Common, Place};
-use super::view::View;
+use super::view::{Packed, Stacked, View};
 use crate::copy::Content;
 use crate::error::Result;
 use crate::event::{Event, Why};
@@ -177,6 +177,31 @@ impl<'a> Steps<'a> {
         Ok(view)
     }
 
+    /// Returns what is where in a stack of layers, without unpacking those that a COPY has
+    /// just made: that is left to a RUN that needs them.
+    fn look(&self, layers: &[Layer]) -> Result<Arc<dyn Tree + Send>> {
+        let mut unpacked = 0;
+        while unpacked < layers.len() && self.lease.is_unpacked(layers[unpacked].diff_id)? {
+            unpacked += 1;
+        }
+        let (below, above) = layers.split_at(unpacked);
+        let is_tar = |layer: &Layer| layer.blob.media_type == MediaType::OCI_LAYER_TAR;
+        if above.is_empty() || !above.iter().all(is_tar) {
+            return self.view(layers);
+        }
+        let mut packed = Vec::new();
+        for layer in above {
+            let path = self.lease.store().root().blob(&layer.blob.digest);
+            let blob = self.lease.store().blobs().open(&layer.blob.digest)?;
+            match Packed::read(blob.file, &path)? {
+                Some(layer) => packed.push(layer),
+                None => return self.view(layers),
+            }
+        }
+        let below = if below.is_empty() { None } else { Some(View(self.snapshot(below)?)) };
+        Ok(Arc::new(Stacked { below, above: packed }))
+    }
+
     /// Returns the layers as directories to stack, unpacking those that are not yet.
     fn snapshot(&self, layers: &[Layer]) -> Result<Snapshot> {
         for layer in layers {
@@ -284,7 +309,7 @@ impl Doing<'_> {
             Action::Run(run) => self.run(run, key),
             Action::Copy(copy) => self.copy(copy),
             Action::Workdir(workdir) => {
-                let base = self.steps.view(self.before)?;
+                let base = self.steps.look(self.before)?;
                 copy::workdir(workdir, &self.site(&*base))
             }
         }
@@ -304,7 +329,7 @@ impl Doing<'_> {
     }
 
     fn copy(&self, copy: &plan::Copy) -> Result<(DiffId, Descriptor)> {
-        let base = if copy.link { Arc::new(Empty) } else { self.steps.view(self.before)? };
+        let base = if copy.link { Arc::new(Empty) } else { self.steps.look(self.before)? };
         let site = self.site(&*base);
         if let Some(scan) = self.scan {
             return copy::execute(copy, scan, self.steps.request.context, &site);

@@ -252,3 +252,19 @@ fn copies_from_stages_take_what_is_there() {
         "x/ 755 dir\nx/a.txt 644 \"a\"\nx/two 644 \"2\"\ny/ 755 dir\ny/link 755 \"1\"\n"
     );
 }
+
+#[test]
+fn copies_on_copies_unpack_nothing() {
+    let world = world();
+    world.build(
+        "FROM scratch\nCOPY dir /d\nWORKDIR /w\nCOPY a.txt /d/link\nCOPY b.txt /d/sub\nCOPY dir /d/\n",
+    );
+    assert_eq!(fs::read_dir(world.root().join("layers/sha256")).map_or(0, Iterator::count), 0);
+    let files = world.files();
+    assert_eq!(files["d/one"], "755 \"1\"");
+    assert_eq!(files["d/link"], "777 -> one");
+    assert_eq!(files["d/sub/b.txt"], "644 \"b\"");
+    assert_eq!(files["d/sub/"], "700 dir", "a directory that is there stays as it is");
+    let said = world.fail("FROM scratch\nCOPY a.txt /d\nCOPY dir /d\n");
+    assert!(said.contains("cannot copy to non-directory: /d"), "{said}");
+}

@@ -1,6 +1,6 @@
 //! Plain lines, in BuildKit's form: `#3 [build 2/3] RUN make`, `#3 CACHED`, `#3 DONE 1.2s`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::time::Instant;
 
@@ -13,6 +13,8 @@ pub(super) struct Lines {
     steps: BTreeMap<usize, (String, Instant)>,
     /// The step of the last line, to introduce a step again when the output switches.
     current: Option<usize>,
+    /// The transfers that were reported as complete.
+    complete: BTreeSet<(usize, String)>,
 }
 
 impl Lines {
@@ -39,7 +41,9 @@ impl Lines {
                 let time = self.steps.get(step).map_or(0.0, |(_, at)| at.elapsed().as_secs_f64());
                 let _ = writeln!(out, "#{step} {time:.3} {line}");
             }
-            Event::Transfer { step, what, current, total: Some(total) } if current == total => {
+            Event::Transfer { step, what, current, total: Some(total) }
+                if current == total && self.complete.insert((*step, what.clone())) =>
+            {
                 self.switch_to(*step, &mut out);
                 let _ = writeln!(out, "#{step} {what} {} done", super::human_size(*current));
             }
