@@ -5,11 +5,12 @@
 //! ├── names/
 //! │   ├── .lock               taken while a name is claimed or garbage is judged
 //! │   └── <name>              symbolic link → the container's id
+//! ├── containers/.stubs/      see `stubs`
 //! └── containers/<id>/        0700
 //!     ├── lock                flock'ed by whoever makes or watches the container,
-//!     │                       so most of its life; holds its name
+//!     │                       so most of its life; holds its name, and whether it
+//!     │                       goes away when it ends
 //!     ├── config.json         what was asked; without it the container is not one
-//!     ├── remove              there if the container goes away when it ends
 //!     ├── pins                the layers that gc must keep
 //!     ├── running, exit       see `state`
 //!     ├── log
@@ -44,6 +45,9 @@ use super::state::{self, Status, write_json};
 /// How often two random words are drawn before numbers are added to them;
 /// after this many tries in all, something else is wrong.
 const NAME_ATTEMPTS: u32 = 64;
+
+/// The line in the lock file of a container that goes away when it ends.
+const REMOVE: &str = "remove\n";
 
 /// All containers under one root.
 #[derive(Clone, Debug)]
@@ -96,13 +100,19 @@ impl Containers {
         Self { dir: root.join("containers"), names: root.join("names") }
     }
 
-    /// Takes a name and an id for a new container and makes its directory.
+    /// Returns the directory that has one directory per container.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Takes a name and an id for a new container and makes its directory;
+    /// `remove` says that it goes away when it ends.
     ///
     /// # Errors
     ///
     /// [`Error::NameInUse`] if `name` belongs to another container, and when
     /// the directories cannot be made.
-    pub fn claim(&self, name: Option<&Name>) -> Result<Claim> {
+    pub fn claim(&self, name: Option<&Name>, remove: bool) -> Result<Claim> {
         let id = ContainerId::random()?;
         let guard = self.lock_names()?;
         let name = match name {
@@ -119,7 +129,8 @@ impl Containers {
             .and_then(|mut file| {
                 flock(&file, FlockOperation::NonBlockingLockExclusive)?;
                 // For whoever cleans up when there will be no more than this.
-                file.write_all(name.as_str().as_bytes())?;
+                let note = if remove { REMOVE } else { "" };
+                file.write_all(format!("{name}\n{note}").as_bytes())?;
                 Ok(file)
             })
             .doing("lock", &lock)?;
@@ -192,7 +203,7 @@ impl Containers {
         for id in self.ids()? {
             let dir = self.dir.join(id.as_str());
             let is_complete = || dir.join("config.json").exists();
-            let is_to_stay = || is_complete() && !dir.join("remove").exists();
+            let is_to_stay = || !Note::read(&dir).remove && is_complete();
             if is_to_stay() {
                 continue;
             }
@@ -286,7 +297,7 @@ impl Containers {
     /// garbage for the next sweep.
     fn remove_dir(&self, id: &ContainerId, dir: &Path) -> Result<()> {
         super::cgroup::destroy(id)?;
-        if let Some(name) = name_of(dir) {
+        if let Some(name) = Note::read(dir).name {
             self.free(&name, id)?;
         }
         let config = dir.join("config.json");
@@ -323,10 +334,6 @@ impl Claim {
     ///
     /// When its files cannot be written.
     pub fn complete(mut self, config: Config) -> Result<(Container, Ownership)> {
-        if config.remove {
-            let marker = self.dir.join("remove");
-            File::create(&marker).map(drop).doing("create", &marker)?;
-        }
         write_json(&self.dir.join("config.json"), &config)?;
         Ok((Container { dir: self.dir.clone(), config }, Ownership(self.take_lock())))
     }
@@ -436,10 +443,22 @@ pub(crate) fn make_private_dir(path: &Path) -> Result<()> {
     }
 }
 
-/// Returns the name that a container's lock file holds.
-fn name_of(dir: &Path) -> Option<Name> {
-    // Without one there is no name to free: it was cut short before.
-    fs::read_to_string(dir.join("lock")).ok()?.parse().ok()
+/// What a container's lock file says.
+#[derive(Debug, Default)]
+struct Note {
+    /// Its name.
+    name: Option<Name>,
+    /// Whether it goes away when it ends.
+    remove: bool,
+}
+
+impl Note {
+    /// Reads it; a container that was cut short very early has none.
+    fn read(dir: &Path) -> Self {
+        let Ok(text) = fs::read_to_string(dir.join("lock")) else { return Self::default() };
+        let (name, rest) = text.split_once('\n').unwrap_or((&text, ""));
+        Self { name: name.parse().ok(), remove: rest == REMOVE }
+    }
 }
 
 fn replace_link(target: &str, link: &Path) -> io::Result<()> {

@@ -19,7 +19,7 @@ use super::process::{boot_id, start_time};
 use super::request::{Identity, Request};
 use super::session::Session;
 use super::state::{ExitRecord, Running, write_json};
-use super::{Engine, files, spec, volume};
+use super::{Engine, files, spec, stubs, volume};
 
 /// A container that is made and not yet started. Dropping it removes it.
 #[derive(Debug)]
@@ -47,7 +47,7 @@ impl Engine {
         image: &Image,
         caller_env: impl Fn(&str) -> Option<String>,
     ) -> Result<Prepared<'_>> {
-        let claim = self.containers().claim(name)?;
+        let claim = self.containers().claim(name, request.remove)?;
         let identity = Identity {
             id: claim.id.clone(),
             name: claim.name.clone(),
@@ -60,7 +60,9 @@ impl Engine {
         prepare_upper(dir, &snapshot)?;
         let mut mounts = files::make(dir, &config)?;
         mounts.extend(volume::make(dir, &config, || Ok(snapshot.view()?))?);
-        let spec = spec::describe(dir, &config, snapshot.lowers().to_vec(), mounts)?;
+        let mut lowers = snapshot.lowers().to_vec();
+        lowers.push(stubs::lower(self.containers().dir())?);
+        let spec = spec::describe(dir, &config, lowers, mounts)?;
         let (container, ownership) = claim.complete(config)?;
         Ok(Prepared { engine: self, container, ownership: Some(ownership), spec })
     }

@@ -30,6 +30,7 @@ pub mod volume;
 
 mod cgroup;
 mod error;
+mod stubs;
 mod tree;
 
 use std::path::Path;

@@ -1,0 +1,73 @@
+//! The bottom of every container's root: empty places for what is mounted.
+//!
+//! An image rarely has `/etc/hosts` or `/proc`. Making them in a container's
+//! writable layer costs several new files each time, and copies `/etc` up for
+//! it. A shared directory below the image's layers has them once and for all;
+//! whatever an image has itself covers them.
+
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use super::error::{IoContext as _, Result};
+
+/// Where it is, in the directory of containers.
+const NAME: &str = ".stubs";
+
+const DIRECTORIES: [&str; 4] = ["dev", "etc", "proc", "sys"];
+
+const FILES: [&str; 3] = ["etc/hostname", "etc/hosts", "etc/resolv.conf"];
+
+/// Returns the directory below all layers, made if it is not there.
+///
+/// # Errors
+///
+/// When it cannot be made.
+pub(crate) fn lower(containers: &Path) -> Result<PathBuf> {
+    let path = containers.join(NAME);
+    if path.exists() {
+        return Ok(path);
+    }
+    // Complete before it has its name: others may look for it now.
+    let temporary = tempfile::Builder::new()
+        .prefix(NAME)
+        .tempdir_in(containers)
+        .doing("make a directory in", containers)?;
+    let tree = temporary.path().join("tree");
+    fill(&tree).doing("fill", &tree)?;
+    match fs::rename(&tree, &path) {
+        // Somebody else was faster.
+        Err(_) if path.exists() => {}
+        renamed => renamed.doing("create", &path)?,
+    }
+    Ok(path)
+}
+
+fn fill(tree: &Path) -> io::Result<()> {
+    let mut builder = DirBuilder::new();
+    builder.mode(0o755);
+    builder.create(tree)?;
+    for name in DIRECTORIES {
+        builder.create(tree.join(name))?;
+    }
+    for name in FILES {
+        File::options().write(true).create_new(true).mode(0o644).open(tree.join(name))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_made_once_and_nothing_else_is_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = lower(dir.path()).unwrap();
+        fs::write(first.join("etc/hosts"), "still the same").unwrap();
+        assert_eq!(lower(dir.path()).unwrap(), first);
+        assert_eq!(fs::read_to_string(first.join("etc/hosts")).unwrap(), "still the same");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+}
