@@ -11,12 +11,14 @@
 //!   the header that carries the data. A reader that mixes the two can be made to see entries
 //!   inside a file's content that other readers do not see.
 
+mod check;
 mod header;
 mod pax;
 mod reader;
 mod sparse;
 mod writer;
 
+pub use check::{Contents, check};
 pub use reader::{MAX_ENTRIES, MAX_SPECIAL_BYTES, Reader, SparseSegment};
 pub use writer::Writer;
 

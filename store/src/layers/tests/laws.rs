@@ -62,7 +62,7 @@ pub(super) fn pretty(want: &super::model::Dump, got: &super::model::Dump, what: 
 pub(super) fn cases() -> ProptestConfig {
     // More where somebody asks for more: PROPTEST_CASES=5000.
     let asked = std::env::vars().find(|(name, _)| name == "PROPTEST_CASES");
-    let cases = asked.and_then(|(_, value)| value.parse().ok()).unwrap_or(96);
+    let cases = asked.and_then(|(_, value)| value.parse().ok()).unwrap_or(64);
     ProptestConfig {
         cases,
         failure_persistence: None,

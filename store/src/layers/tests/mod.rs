@@ -1,6 +1,7 @@
 //! Laws that hold the parts of this module together, and what a hostile tar must not do.
 
 mod build;
+mod corpus;
 mod hostile;
 mod laws;
 mod model;

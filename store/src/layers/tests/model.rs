@@ -138,6 +138,13 @@ impl Tree {
             _ if path.is_empty() => Err(()),
             Kind::HardLink { target } => {
                 let target = std::str::from_utf8(target).unwrap();
+                // A way that leads through a link or file is another question than this one.
+                let is_dir = |path: &&str| {
+                    self.things.get(*path).is_none_or(|thing| thing.kind == Kind::Directory)
+                };
+                if !parents(target).iter().all(is_dir) {
+                    return Err(());
+                }
                 // A file that is deleted by this very layer can still be linked to.
                 let found = self.things.get(target).or_else(|| before.things.get(target)).cloned();
                 let found = found.filter(|thing| thing.kind != Kind::Directory).ok_or(())?;

@@ -42,9 +42,17 @@ pub(super) fn with_overlay<T>(
     own_mounts();
     let options = std::ffi::CString::new(options).unwrap();
     mount("overlay", target.path(), "overlay", MountFlags::empty(), options.as_c_str()).unwrap();
-    let result = look(target.path());
-    unmount(target.path(), UnmountFlags::DETACH).unwrap();
-    result
+    let _mounted = Mounted(target.path());
+    look(target.path())
+}
+
+/// A mount that ends, also when a test fails.
+struct Mounted<'a>(&'a Path);
+
+impl Drop for Mounted<'_> {
+    fn drop(&mut self) {
+        unmount(self.0, UnmountFlags::DETACH).unwrap();
+    }
 }
 
 /// Gives this thread mounts of its own, once; they end with it.
