@@ -1,17 +1,22 @@
 //! Ending containers.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Engine;
 use super::containers::Container;
 use super::error::{Error, Result};
 use super::log::wait_ended;
 use super::options::Signal;
+use super::process::Process;
 use super::state::{Running, Status};
 
 /// How long the kernel may take to end a killed container. More means that a
 /// process hangs in a system call.
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long whoever watches a container may take to notice its end. One whose
+/// output goes to a program that does not read it would take for ever.
+const WATCHER_PATIENCE: Duration = Duration::from_secs(3);
 
 impl Engine {
     /// Asks a container to end, and kills it when it has not within `grace`
@@ -63,25 +68,22 @@ impl Engine {
     /// [`Error::StillRunning`] without `force`, and when it cannot be ended or
     /// removed.
     pub fn remove(&self, container: &Container, force: bool) -> Result<()> {
-        if force && let Status::Running(running) = container.status()? {
-            self.kill_and_wait(container, &running)?;
-            wait_ended(container)?;
-        }
-        match container.remove(&self.containers) {
-            // Whoever watched it in the foreground removes it just now, or
-            // lets go of it.
-            Err(Error::StillRunning { .. }) if force => {
-                let deadline = std::time::Instant::now() + KILL_PATIENCE;
-                loop {
-                    std::thread::sleep(Duration::from_millis(5));
-                    match container.remove(&self.containers) {
-                        Err(Error::StillRunning { .. }) if std::time::Instant::now() < deadline => {
-                        }
-                        result => return result,
-                    }
+        let begin = Instant::now();
+        loop {
+            // Asked each time: a start that was under way may have got through.
+            if force && let Status::Running(running) = container.status()? {
+                self.kill_and_wait(container, &running)?;
+                if begin.elapsed() > WATCHER_PATIENCE {
+                    kill_watcher(&running)?;
                 }
             }
-            result => result,
+            match container.remove(&self.containers) {
+                // Whoever makes or watches it will let go of it in a moment.
+                Err(Error::StillRunning { .. }) if force && begin.elapsed() < KILL_PATIENCE => {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                result => return result,
+            }
         }
     }
 
@@ -95,5 +97,13 @@ impl Engine {
             container: container.config.name.to_string(),
             seconds: KILL_PATIENCE.as_secs(),
         })
+    }
+}
+
+/// Kills the shim or program that watches a container which has ended.
+fn kill_watcher(running: &Running) -> Result<()> {
+    match Process::find(running.shim_pid, running.shim_start_time) {
+        Some(watcher) if running.process()?.is_none() => watcher.signal(Signal::KILL),
+        _ => Ok(()),
     }
 }

@@ -183,3 +183,31 @@ fn privileged_many_at_once() {
     }
     host.assert_empty();
 }
+
+#[test]
+fn privileged_forced_removal_wins_against_whoever_watches() {
+    let host = Host::new();
+    // Nobody reads what it writes, so its `rrun` waits for ever.
+    let mut child = host.start(&["run", "--name", "box", "busybox", "yes"]);
+    host.wait_for("box", "running");
+    host.rrun(&["rm", "-f", "box"]).ok();
+    host.assert_empty();
+    child.wait().unwrap();
+    // Its caller is killed while it is being made, or just after.
+    for round in 0..10 {
+        let mut child = host
+            .start(&["run", "-d", "--name", "box", "--memory", "64m", "busybox", "sleep", "100"]);
+        std::thread::sleep(Duration::from_millis(3 * round));
+        kill_9(child.id());
+        child.wait().unwrap();
+        host.rrun(&["rm", "-f", "box"]).ok();
+    }
+    wait_until("containers are left", || {
+        host.rrun(&["prune"]).ok();
+        let mut words = vec!["rm".to_owned(), "-f".to_owned(), "box".to_owned()];
+        words.extend(host.ids());
+        host.rrun(&words.iter().map(String::as_str).collect::<Vec<_>>()).ok();
+        host.ids().is_empty()
+    });
+    host.assert_empty();
+}
