@@ -238,6 +238,11 @@ pub(crate) fn capability(file: &File) -> Option<Vec<u8>> {
     Some(value[..length].to_vec())
 }
 
+/// Returns what the kernel says about an open file now.
+pub(crate) fn stamp_of(file: &File) -> Result<Stamp, Errno> {
+    rustix::fs::fstat(file).map(|stat| stamp(&stat))
+}
+
 /// Returns the names in a directory, in byte order, with what the directory says they are.
 fn entries(dir: BorrowedFd<'_>) -> Result<Vec<(OsString, FileType)>, Errno> {
     let mut found = Vec::new();

@@ -15,7 +15,7 @@ mod index;
 mod tests;
 
 pub use directory::{Context, MAX_ENTRIES};
-pub(crate) use directory::{capability, hash_file};
+pub(crate) use directory::{capability, hash_file, stamp_of};
 pub use index::Index;
 
 use std::path::Path;

@@ -25,4 +25,4 @@ pub use mode::Chmod;
 pub use owner::Owner;
 pub use place::{Body, Destination, Placed, Placement};
 pub use select::{Selected, Selector, select};
-pub use write::{LayerWriting, write_layer};
+pub use write::{LayerWriting, Written, write_layer};

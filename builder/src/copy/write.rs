@@ -34,6 +34,18 @@ impl std::fmt::Debug for LayerWriting<'_> {
     }
 }
 
+/// A layer that was written.
+#[derive(Clone, Debug)]
+pub struct Written {
+    /// Its identity.
+    pub diff_id: DiffId,
+    /// The blob: the tar itself, whose digest is the diff id.
+    pub blob: Descriptor,
+    /// A file that is no longer what it was when it was found, if there is one: what was
+    /// written is not what the step's key says, so it must not be found by that key.
+    pub changed: Option<PathBuf>,
+}
+
 /// Writes a layer with these entries and returns it.
 ///
 /// The entries are in the order of paths, so that parents come before what is in them.
@@ -45,10 +57,11 @@ pub fn write_layer(
     source: &dyn Tree,
     entries: &BTreeMap<PathBuf, Placed>,
     how: &LayerWriting<'_>,
-) -> Result<(DiffId, Descriptor)> {
+) -> Result<Written> {
     let ingest = lease.ingest()?;
     let at = Path::new("the layer");
-    let mut tar = Tar { writer: Writer::new(ingest), buffer: vec![0; BUFFER_BYTES], how };
+    let mut tar =
+        Tar { writer: Writer::new(ingest), buffer: vec![0; BUFFER_BYTES], how, changed: None };
     let mut first_names: BTreeMap<(u64, u64), &Path> = BTreeMap::new();
     for (path, placed) in entries {
         let is_file = matches!(placed.node.kind, Kind::File { .. });
@@ -66,17 +79,17 @@ pub fn write_layer(
             None => tar.put(source, path, placed)?,
         }
     }
-    let ingest = tar.writer.finish().doing("write", at)?;
-    let committed = ingest.commit(None)?;
-    let descriptor = Descriptor::new(MediaType::OCI_LAYER_TAR, committed.digest, committed.size);
-    // The blob is the tar itself, so its digest is the diff id.
-    Ok((DiffId(committed.digest), descriptor))
+    let Tar { writer, changed, .. } = tar;
+    let committed = writer.finish().doing("write", at)?.commit(None)?;
+    let blob = Descriptor::new(MediaType::OCI_LAYER_TAR, committed.digest, committed.size);
+    Ok(Written { diff_id: DiffId(committed.digest), blob, changed })
 }
 
 struct Tar<'a> {
     writer: Writer<store::Ingest>,
     buffer: Vec<u8>,
     how: &'a LayerWriting<'a>,
+    changed: Option<PathBuf>,
 }
 
 impl Tar<'_> {
@@ -115,7 +128,11 @@ impl Tar<'_> {
             }
             Body::Source(from) => {
                 let mut file = source.open(from)?;
-                let size = file.metadata().doing("look at", from)?.len();
+                let stamp = context::stamp_of(&file).doing("look at", from)?;
+                if node.stamp.is_some_and(|found| found != stamp) {
+                    self.changed.get_or_insert_with(|| from.clone());
+                }
+                let size = stamp.size;
                 let mut node = node.clone();
                 if let Some(capability) = context::capability(&file) {
                     node.xattrs.insert("security.capability".into(), capability);
@@ -205,5 +222,62 @@ impl Tar<'_> {
                 .collect(),
         };
         Entry { path, kind, metadata }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::context::{Context, Index};
+    use crate::copy::{Destination, Placement, Selector, select};
+    use crate::ignore::Ignore;
+    use crate::tree::{Empty, Mtime};
+
+    #[test]
+    fn a_file_that_changes_after_it_was_found_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("context")).unwrap();
+        let file = dir.path().join("context/f");
+        fs::write(&file, "found").unwrap();
+        let index = Index::open(Path::new("/nonexistent"), 0);
+        let context = Context::open(&dir.path().join("context"), Ignore::default(), index).unwrap();
+        let exclude = Ignore::default();
+        let selector = Selector { word: "f", parents: false, exclude: &exclude };
+        let selected = select(&context, &selector).unwrap();
+        let mut placement = Placement::new(&Empty, None, None, Mtime::default());
+        placement.place(&selected[0], &Destination::new("/f")).unwrap();
+        let entries = placement.into_entries();
+        let store = store::Store::open(&dir.path().join("store")).unwrap();
+        let lease = store.lease().unwrap();
+        let how = LayerWriting { clamp: Some(0), check: &|| Ok(()) };
+        let write = || write_layer(&lease, &context, &entries, &how).unwrap();
+        assert_eq!(write().changed, None);
+        fs::write(&file, "other").unwrap();
+        assert_eq!(write().changed, Some(PathBuf::from("f")));
+    }
+
+    #[test]
+    fn a_stopped_build_writes_no_layer() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = store::Store::open(dir.path()).unwrap();
+        let lease = store.lease().unwrap();
+        let mut placement = Placement::new(&Empty, None, None, Mtime::default());
+        let context = dir.path().join("source");
+        fs::create_dir(&context).unwrap();
+        fs::write(context.join("f"), "x").unwrap();
+        let index = Index::open(Path::new("/nonexistent"), 0);
+        let context = Context::open(&context, Ignore::default(), index).unwrap();
+        let exclude = Ignore::default();
+        let selector = Selector { word: "f", parents: false, exclude: &exclude };
+        let selected = select(&context, &selector).unwrap();
+        placement.place(&selected[0], &Destination::new("/f")).unwrap();
+        let how = LayerWriting { clamp: None, check: &|| Err(Error::Cancelled) };
+        let error = write_layer(&lease, &context, &placement.into_entries(), &how).unwrap_err();
+        assert!(error.is_cancelled());
+        drop(lease);
+        let ingest = store.root().ingest();
+        assert_eq!(fs::read_dir(ingest).unwrap().count(), 0);
     }
 }

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use oci::{Descriptor, DiffId, Digest};
+use oci::{DiffId, Digest};
 use store::Lease;
 
 use super::cancel::Cancel;
 use crate::copy::{
     self, Content, Destination, LayerWriting, Owner, Placed, Placement, Selected, Selector,
-    Unpacked, select, write_layer,
+    Unpacked, Written, select, write_layer,
 };
 use crate::error::{Error, Result};
 use crate::event::{Event, Sink};
@@ -76,11 +76,7 @@ pub(super) struct Site<'a> {
 }
 
 impl Site<'_> {
-    fn write(
-        &self,
-        source: &dyn Tree,
-        entries: &BTreeMap<PathBuf, Placed>,
-    ) -> Result<(DiffId, Descriptor)> {
+    fn write(&self, source: &dyn Tree, entries: &BTreeMap<PathBuf, Placed>) -> Result<Written> {
         let how = LayerWriting { clamp: self.clamp, check: &|| self.cancel.check() };
         write_layer(self.lease, source, entries, &how)
     }
@@ -95,7 +91,7 @@ pub(super) fn execute(
     scan: &Scan,
     source: &dyn Tree,
     site: &Site<'_>,
-) -> Result<(DiffId, Descriptor)> {
+) -> Result<Written> {
     let owner = match &copy.chown {
         Some(text) => {
             let (owner, unknown) = Owner::parse(text, site.base)?;
@@ -153,7 +149,7 @@ fn unpack(
 ///
 /// # Errors
 /// Fails when a file is in the way.
-pub(super) fn workdir(workdir: &Workdir, site: &Site<'_>) -> Result<(DiffId, Descriptor)> {
+pub(super) fn workdir(workdir: &Workdir, site: &Site<'_>) -> Result<Written> {
     let owner = if workdir.user.is_empty() {
         Owner::default()
     } else {

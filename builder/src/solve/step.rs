@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use oci::{Descriptor, DiffId, Digest, MediaType};
+use oci::{DiffId, Digest, MediaType};
 use store::layers::{LayerOptions, Snapshot};
 use store::{Image, Lease, StepRecord};
 
@@ -13,7 +13,7 @@ use super::copy::{self, Scan, Site};
 use super::last::{Builds, Last};
 use super::run::{self, Common, Place};
 use super::view::{Packed, Stacked, View};
-use crate::copy::Content;
+use crate::copy::{Content, Written};
 use crate::error::Result;
 use crate::event::{Event, Why};
 use crate::key::{self, Parts};
@@ -110,12 +110,18 @@ impl<'a> Steps<'a> {
         };
         self.tell(Event::Running { step: number, why });
         let claim = Claim { steps: self, key, record: None };
-        let (diff_id, blob) = doing.execute(&key)?;
+        let Written { diff_id, blob, changed } = doing.execute(&key)?;
         let created = timestamp((self.request.clock)(), self.request.clamp);
         let record = StepRecord { layer: Some((diff_id, blob)), extra: created.into() };
-        self.lease.store().steps().put(self.lease, &key, &record)?;
         let layer = layer(&record).expect("the record was made with a layer");
-        claim.finish(record);
+        if let Some(path) = changed {
+            let message =
+                format!("{} changed during the build: the step is not remembered", path.display());
+            self.tell(Event::Warning { step: Some(number), message });
+        } else {
+            self.lease.store().steps().put(self.lease, &key, &record)?;
+            claim.finish(record);
+        }
         Ok((layer, false))
     }
 
@@ -304,7 +310,7 @@ impl Doing<'_> {
         Ok(digest)
     }
 
-    fn execute(&self, key: &Digest) -> Result<(DiffId, Descriptor)> {
+    fn execute(&self, key: &Digest) -> Result<Written> {
         match &self.step.action {
             Action::Run(run) => self.run(run, key),
             Action::Copy(copy) => self.copy(copy),
@@ -328,7 +334,7 @@ impl Doing<'_> {
         }
     }
 
-    fn copy(&self, copy: &plan::Copy) -> Result<(DiffId, Descriptor)> {
+    fn copy(&self, copy: &plan::Copy) -> Result<Written> {
         let base = if copy.link { Arc::new(Empty) } else { self.steps.look(self.before)? };
         let site = self.site(&*base);
         if let Some(scan) = self.scan {
@@ -339,7 +345,7 @@ impl Doing<'_> {
         copy::execute(copy, &scan, &*source, &site)
     }
 
-    fn run(&self, run: &plan::Run, key: &Digest) -> Result<(DiffId, Descriptor)> {
+    fn run(&self, run: &plan::Run, key: &Digest) -> Result<Written> {
         let Steps { lease, request, builds, .. } = self.steps;
         let snapshot = self.steps.snapshot(self.before)?;
         let active = lease.active(&snapshot)?;
@@ -355,7 +361,7 @@ impl Doing<'_> {
         run::execute(run, &place, request.cancel, request.events)?;
         let options = LayerOptions { clamp: request.clamp, ..LayerOptions::default() };
         let layer = active.into_layer(&options)?;
-        Ok((layer.diff_id, layer.descriptor))
+        Ok(Written { diff_id: layer.diff_id, blob: layer.descriptor, changed: None })
     }
 }
 
