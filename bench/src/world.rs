@@ -25,6 +25,7 @@ impl World {
             .arg("busybox")
             .env("RBUILD", program("rbuild")?)
             .env("RBUILD_ROOT", world.store())
+            .stdout(Stdio::null())
             .status()?;
         ensure!(made.success(), "cannot make the base images");
         Ok(world)

@@ -1,5 +1,6 @@
 //! What must be gone after the programs ended, however they ended.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -42,23 +43,16 @@ impl World {
         wait_until("the last process to end", || processes_below(root).is_empty().then_some(()));
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
         assert!(!mounts.contains(root), "mounts are left: {mounts}");
-        let cgroups = Command::new("find")
-            .args([
-                "/sys/fs/cgroup",
-                "-type",
-                "d",
-                "(",
-                "-name",
-                "rrun-*",
-                "-o",
-                "-name",
-                "rbuild-*",
-                ")",
-            ])
-            .output()
-            .unwrap();
-        assert_eq!(String::from_utf8_lossy(&cgroups.stdout), "", "cgroups are left");
+        let left: Vec<_> = cgroups().difference(&self.cgroups).cloned().collect();
+        assert!(left.is_empty(), "cgroups are left: {left:?}");
     }
+}
+
+/// The cgroups of our programs on every hierarchy.
+pub(crate) fn cgroups() -> BTreeSet<String> {
+    let named = ["-type", "d", "(", "-name", "rrun-*", "-o", "-name", "rbuild-*", ")"];
+    let found = Command::new("find").arg("/sys/fs/cgroup").args(named).output().unwrap();
+    String::from_utf8_lossy(&found.stdout).lines().map(String::from).collect()
 }
 
 /// Process ids whose command line, working directory or mounts name `root`.

@@ -1,17 +1,20 @@
 //! A store of its own, and the programs that work on it.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tempfile::TempDir;
 
-use crate::{Output, run, try_run};
+use crate::{Output, clean, run, try_run};
 
 /// A store of its own, with room for a test's files; removed with the value.
 #[derive(Debug)]
 pub struct World {
     dir: TempDir,
+    /// The cgroups that others had made before.
+    pub(crate) cgroups: BTreeSet<String>,
 }
 
 impl World {
@@ -19,7 +22,10 @@ impl World {
     #[must_use]
     pub fn new() -> Self {
         // Not in /tmp, which may be a tmpfs: overlayfs and sizes should be those of a real disk.
-        Self { dir: TempDir::with_prefix_in("rbuild-e2e.", "/var/tmp").unwrap() }
+        Self {
+            dir: TempDir::with_prefix_in("rbuild-e2e.", "/var/tmp").unwrap(),
+            cgroups: clean::cgroups(),
+        }
     }
 
     /// Makes a store that holds the `busybox` image.
