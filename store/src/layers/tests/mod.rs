@@ -3,6 +3,7 @@
 mod build;
 mod corpus;
 mod hostile;
+mod images;
 mod laws;
 mod model;
 mod mounted;

@@ -56,7 +56,7 @@ impl Drop for Mounted<'_> {
 }
 
 /// Gives this thread mounts of its own, once; they end with it.
-fn own_mounts() {
+pub(super) fn own_mounts() {
     thread_local!(static DONE: Cell<bool> = const { Cell::new(false) });
     if DONE.replace(true) {
         return;
