@@ -14,9 +14,13 @@ use crate::solve::Cancel;
 /// # Errors
 /// Fails when the signals cannot be blocked.
 pub(super) fn stop_on_signal(cancel: &Arc<Cancel>) -> anyhow::Result<()> {
+    let ignored = ignored();
     let mut signals = SigSet::empty();
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
-        signals.add(signal);
+        // `nohup`, and `&` in a script, ask for a signal to be ignored.
+        if ignored & (1 << (signal as u32 - 1)) == 0 {
+            signals.add(signal);
+        }
     }
     signals.thread_block()?;
     let cancel = Arc::clone(cancel);
@@ -34,4 +38,11 @@ pub(super) fn stop_on_signal(cancel: &Arc<Cancel>) -> anyhow::Result<()> {
         }
     });
     Ok(())
+}
+
+/// Returns the signals this program was started with orders to ignore, one bit each.
+fn ignored() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }

@@ -123,7 +123,10 @@ fn planned(
 ) -> Result<Plan> {
     let fetch = |uses: &[plan::ImageUse], images: &mut BTreeMap<String, Image>| {
         let platform = &request.options.platform;
-        images::resolve(lease, uses, platform, request.always_pull, request.pull, images)
+        let resolved =
+            images::resolve(lease, uses, platform, request.always_pull, request.pull, images);
+        // A pull that was stopped says that it was interrupted.
+        resolved.map_err(|error| request.cancel.check().err().unwrap_or(error))
     };
     loop {
         request.cancel.check()?;

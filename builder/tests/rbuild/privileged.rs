@@ -308,6 +308,26 @@ fn privileged_ctrl_c_stops_a_build_at_once() {
 }
 
 #[test]
+fn privileged_a_signal_that_is_to_be_ignored_stops_nothing() {
+    let world = world();
+    let build = world.build_command(&format!("{BASE}RUN echo started; sleep 1\n"), &[]);
+    let mut command = Command::new("nohup");
+    command.arg(build.get_program()).args(build.get_args());
+    for (name, value) in build.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut output = BufReader::new(child.stderr.take().unwrap()).lines();
+    assert!(output.any(|line| line.unwrap().ends_with(" started")));
+    kill(pid(&child), Signal::SIGHUP).unwrap();
+    output.for_each(drop);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
 fn privileged_a_killed_build_leaves_nothing_that_prune_does_not_find() {
     let world = world();
     let mut child = start(&world, "RUN echo started; echo x > /x; sleep 3602");
