@@ -54,10 +54,18 @@ struct Group {
 }
 
 impl Cgroup {
-    /// Returns the files that a process is written to in order to join, beside
-    /// the group of [`Cgroup::unified`].
-    pub(crate) fn attach_files(&self) -> Vec<PathBuf> {
-        self.v1().map(|group| group.path.join("cgroup.procs")).collect()
+    /// Puts a process into the group, in the trees where it was not born in it
+    /// (see [`Cgroup::unified`]).
+    pub(crate) fn attach(&self, pid: u32) -> Result<()> {
+        let v1 = self.groups.iter().filter(|group| !group.controllers.is_empty());
+        for path in v1.map(|group| group.path.join("cgroup.procs")) {
+            match create::write(&path, &pid.to_string()) {
+                // It has ended already, for reasons that it has told itself.
+                Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
+                other => other.cannot(|| format!("put process {pid} into {}", path.display()))?,
+            }
+        }
+        Ok(())
     }
 
     /// Returns the v2 directory, for `CLONE_INTO_CGROUP`.
@@ -99,10 +107,6 @@ impl Cgroup {
     /// Kills what is left and removes the group.
     pub(crate) fn remove(&self) -> std::io::Result<()> {
         self.groups.iter().try_for_each(|group| remove::remove_directory(&group.path))
-    }
-
-    fn v1(&self) -> impl Iterator<Item = &Group> {
-        self.groups.iter().filter(|group| !group.controllers.is_empty())
     }
 }
 

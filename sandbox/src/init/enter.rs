@@ -36,11 +36,6 @@ impl Helper {
         else {
             return Err(Error::invalid("a new sandbox needs a root"));
         };
-        if !cgroups.is_empty() {
-            // After entering the groups: this is where the namespace's root is.
-            nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP)
-                .cannot(|| "create a control group namespace")?;
-        }
         // What the host mounts later must not arrive here, nor ours there.
         mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)
             .cannot(|| "make the mounts private")?;
@@ -56,10 +51,20 @@ impl Helper {
 
         let proc = self.builtin(&root.fd, "proc")?;
         let proc = mount::over(&proc, mount::proc()?)?;
-        let sys = if covered("/sys") { None } else { Some(self.sys(&root.fd, *network, cgroups)?) };
+        let sys = if covered("/sys") { None } else { Some(self.sys(&root.fd, *network)?) };
         let null = self.dev(&root.fd, &host, plan, &covered)?;
         self.mount_wanted(&root.fd, prepared)?;
         masks::apply(&proc, sys.as_ref(), &null)?;
+        self.wait_for_caller()?;
+        if !cgroups.is_empty() {
+            // Inside the groups now: this is where the namespace's root is.
+            nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP)
+                .cannot(|| "create a control group namespace")?;
+            if let Some(sys) = &sys {
+                // Programs look there for their limits; none depends on it.
+                mounts::show_cgroups(sys, cgroups).ok();
+            }
+        }
         if root.readonly {
             sys::mount_setattr(root.fd.as_fd(), false, sys::MOUNT_ATTR_RDONLY)
                 .cannot(|| "make the root read-only")?;

@@ -96,13 +96,8 @@ impl Helper {
         Ok(())
     }
 
-    /// Mounts /sys, read-only, with the control groups in it.
-    pub(super) fn sys(
-        &mut self,
-        root: &OwnedFd,
-        network: Network,
-        cgroups: &[CgroupMount],
-    ) -> Result<OwnedFd> {
+    /// Mounts /sys, read-only.
+    pub(super) fn sys(&mut self, root: &OwnedFd, network: Network) -> Result<OwnedFd> {
         let place = self.builtin(root, "sys")?;
         let readonly = mount::PLAIN | MountAttrFlags::MOUNT_ATTR_RDONLY;
         let sys = match mount::create("sysfs", &[], readonly) {
@@ -119,17 +114,12 @@ impl Helper {
             }
             other => other.cannot(|| "mount /sys")?,
         };
-        let sys = mount::over(&place, sys)?;
-        if !cgroups.is_empty() {
-            // Programs look there for their limits; none depends on it.
-            show_cgroups(&sys, cgroups).ok();
-        }
-        Ok(sys)
+        mount::over(&place, sys)
     }
 }
 
 /// Mounts the control groups at /sys/fs/cgroup as far as the sandbox has some.
-fn show_cgroups(sys: &OwnedFd, cgroups: &[CgroupMount]) -> rustix::io::Result<()> {
+pub(super) fn show_cgroups(sys: &OwnedFd, cgroups: &[CgroupMount]) -> rustix::io::Result<()> {
     let place =
         open_beneath(sys, Path::new("fs/cgroup"), OFlags::PATH | OFlags::DIRECTORY, STRICT)?;
     let readonly = mount::PLAIN | MountAttrFlags::MOUNT_ATTR_RDONLY;

@@ -2,32 +2,52 @@
 //!
 //! A process in a sandbox can reach the program file of another process there
 //! through `/proc/<pid>/exe`, and with it overwrite the helper for the next
-//! container (CVE-2019-5736). So what is executed is a copy in memory, sealed
-//! against every change. It is made once per calling process: 0.2 ms for the
-//! release build.
+//! container (CVE-2019-5736). So what is executed lies on a read-only mount
+//! of its own that is attached nowhere any more: nobody can name it to make it
+//! writable, and it costs microseconds. Where mounts are not to be had, a
+//! sealed copy in memory does the same for a millisecond.
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
+use rustix::mount::{OpenTreeFlags, open_tree};
 
 use crate::error::{Context as _, Error, Result};
 
 /// The file name of the helper.
 const NAME: &str = "rrun-init";
 
-/// Returns the sealed copy of the helper.
+/// Returns the helper as a file that cannot be written through any of its
+/// descriptors. It is made once.
 pub(crate) fn open() -> Result<BorrowedFd<'static>> {
-    static COPY: OnceLock<OwnedFd> = OnceLock::new();
-    if COPY.get().is_none() {
-        let copy = sealed_copy(&find()?).cannot(|| "copy the helper rrun-init into memory")?;
-        // Another thread may have been faster: then its copy is used.
-        COPY.set(copy).ok();
+    static HELPER: OnceLock<OwnedFd> = OnceLock::new();
+    if HELPER.get().is_none() {
+        let file = find()?;
+        let helper = match unwritable(&file) {
+            Ok(helper) => helper,
+            Err(_) => sealed_copy(&file).cannot(|| "copy the helper rrun-init into memory")?,
+        };
+        // Another thread may have been faster: then its file is used.
+        HELPER.set(helper).ok();
     }
-    Ok(COPY.get().expect("it was set above").as_fd())
+    Ok(HELPER.get().expect("it was set above").as_fd())
+}
+
+/// Opens the helper through a read-only mount that is dissolved at once: the
+/// open file keeps it alive, but it is in no mount namespace, so nobody, with
+/// whatever capabilities, can change its attributes.
+fn unwritable(file: &File) -> io::Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    let mount = open_tree(file, "", flags)?;
+    crate::sys::mount_setattr(mount.as_fd(), false, crate::sys::MOUNT_ATTR_RDONLY)?;
+    let path = format!("/proc/self/fd/{}", mount.as_raw_fd());
+    Ok(rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
 }
 
 /// Opens the helper: where `$RRUN_INIT` says, beside the running program, in
@@ -109,6 +129,17 @@ mod tests {
         let mut writer = File::options().write(true).open(&path).unwrap();
         assert_eq!(writer.write(b"x").unwrap_err().raw_os_error(), Some(libc::EPERM));
         assert_eq!(writer.set_len(0).unwrap_err().raw_os_error(), Some(libc::EPERM));
+    }
+
+    #[test]
+    fn privileged_the_file_on_its_mount_cannot_be_changed() {
+        let mut original = tempfile::NamedTempFile::new().unwrap();
+        original.write_all(b"program").unwrap();
+        let file = unwritable(&File::open(original.path()).unwrap()).unwrap();
+        let path = format!("/proc/self/fd/{}", fd(&file));
+        assert_eq!(std::fs::read(&path).unwrap(), b"program");
+        let error = File::options().write(true).open(&path).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EROFS));
     }
 
     fn fd(file: &impl std::os::fd::AsRawFd) -> i32 {

@@ -80,7 +80,8 @@ pub fn spawn(spec: &Spec, stdio: Stdio) -> Result<Sandboxed> {
         },
         process: without_security(&spec.process),
         die_with_parent: spec.die_with_parent,
-        attach: cgroup.as_ref().map(Cgroup::attach_files).unwrap_or_default(),
+        // Done by this side, while the helper mounts: the kernel takes its time.
+        attach: Vec::new(),
         capabilities,
         filter: filter.instructions,
         filter_log: filter.log,
@@ -91,7 +92,9 @@ pub fn spawn(spec: &Spec, stdio: Stdio) -> Result<Sandboxed> {
     if spec.network == Network::None {
         namespaces |= libc::CLONE_NEWNET;
     }
-    let started = start(&plan, namespaces, cgroup.as_ref().and_then(Cgroup::unified), None, &stdio);
+    let attach = |pid| cgroup.as_ref().map_or(Ok(()), |cgroup| cgroup.attach(pid));
+    let unified = cgroup.as_ref().and_then(Cgroup::unified);
+    let started = start(&plan, namespaces, unified, None, &attach, &stdio);
     // The cgroup is removed on failure, too; what remains is left to `sweep`.
     let started = started.inspect_err(|_| {
         if let Some(cgroup) = &cgroup {
@@ -142,7 +145,7 @@ fn join(
         filter_speculation: filter.speculation,
     };
     let started = in_pid_namespace(pidfd.as_fd(), target.pid, || {
-        start(&plan, 0, None, Some(&pidfd), &stdio)
+        start(&plan, 0, None, Some(&pidfd), &|_| Ok(()), &stdio)
     })?;
     drop(stdio);
     Ok(started.into_sandboxed(None, Vec::new()))
@@ -188,6 +191,9 @@ fn without_security(process: &Process) -> Process {
     process
 }
 
+/// Puts the process with this id into its control groups.
+type Attach<'a> = &'a dyn Fn(u32) -> Result<()>;
+
 /// What the helper answered.
 struct Started {
     pid: u32,
@@ -220,6 +226,7 @@ fn start(
     namespaces: i32,
     cgroup: Option<BorrowedFd<'_>>,
     target: Option<&OwnedFd>,
+    attach: Attach<'_>,
     stdio: &Stdio,
 ) -> Result<Started> {
     let program = open_helper()?;
@@ -244,7 +251,7 @@ fn start(
     })
     .map_err(|source| clone_failed(source, namespaces))?;
     drop(theirs);
-    converse(ours, plan, target, pid, pidfd)
+    converse(ours, plan, target, attach, pid, pidfd)
 }
 
 fn clone_failed(source: std::io::Error, namespaces: i32) -> Error {
@@ -262,6 +269,7 @@ fn converse(
     mut channel: Channel,
     plan: &Plan,
     target: Option<&OwnedFd>,
+    attach: Attach<'_>,
     pid: u32,
     pidfd: OwnedFd,
 ) -> Result<Started> {
@@ -276,6 +284,11 @@ fn converse(
             return Err(error).cannot(|| "instruct the helper");
         }
         _ => {}
+    }
+    attach(pid)?;
+    if target.is_none() {
+        // The helper may have failed by now, which it says below.
+        channel.send(&Message::Ready).ok();
     }
     let (mut terminal, mut warnings, mut stubs, mut ready) = (None, Vec::new(), Vec::new(), false);
     while let Some(message) = channel.receive().cannot(|| "hear from the helper")? {
