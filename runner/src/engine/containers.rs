@@ -5,7 +5,6 @@
 //! ├── names/
 //! │   ├── .lock               taken while a name is claimed or garbage is judged
 //! │   └── <name>              symbolic link → the container's id
-//! ├── containers/.stubs/      see `stubs`
 //! └── containers/<id>/        0700
 //!     ├── lock                flock'ed by whoever makes or watches the container,
 //!     │                       so most of its life; holds its name, and whether it
@@ -98,11 +97,6 @@ impl Containers {
     /// Returns the containers below `root`, which exists.
     pub fn new(root: &Path) -> Self {
         Self { dir: root.join("containers"), names: root.join("names") }
-    }
-
-    /// Returns the directory that has one directory per container.
-    pub fn dir(&self) -> &Path {
-        &self.dir
     }
 
     /// Takes a name and an id for a new container and makes its directory;

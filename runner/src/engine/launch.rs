@@ -61,7 +61,7 @@ impl Engine {
         let mut mounts = files::make(dir, &config)?;
         mounts.extend(volume::make(dir, &config, || Ok(snapshot.view()?))?);
         let mut lowers = snapshot.lowers().to_vec();
-        lowers.push(stubs::lower(self.containers().dir())?);
+        lowers.push(stubs::lower(self.store().root().path())?);
         let spec = spec::describe(dir, &config, lowers, mounts)?;
         let (container, ownership) = claim.complete(config)?;
         Ok(Prepared { engine: self, container, ownership: Some(ownership), spec })

@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 
 use super::error::{IoContext as _, Result};
 
-/// Where it is, in the directory of containers.
-const NAME: &str = ".stubs";
+/// Its name in the state directory.
+const NAME: &str = "stubs";
 
 const DIRECTORIES: [&str; 4] = ["dev", "etc", "proc", "sys"];
 
@@ -24,16 +24,16 @@ const FILES: [&str; 3] = ["etc/hostname", "etc/hosts", "etc/resolv.conf"];
 /// # Errors
 ///
 /// When it cannot be made.
-pub(crate) fn lower(containers: &Path) -> Result<PathBuf> {
-    let path = containers.join(NAME);
+pub(crate) fn lower(root: &Path) -> Result<PathBuf> {
+    let path = root.join(NAME);
     if path.exists() {
         return Ok(path);
     }
     // Complete before it has its name: others may look for it now.
     let temporary = tempfile::Builder::new()
         .prefix(NAME)
-        .tempdir_in(containers)
-        .doing("make a directory in", containers)?;
+        .tempdir_in(root)
+        .doing("make a directory in", root)?;
     let tree = temporary.path().join("tree");
     fill(&tree).doing("fill", &tree)?;
     match fs::rename(&tree, &path) {
