@@ -170,6 +170,49 @@ fn a_link_to_nothing_is_an_error_that_names_both_ends() {
 }
 
 #[test]
+fn a_link_into_a_lower_layer_keeps_what_was_there() {
+    let (_directory, _store, lease) = store();
+    let base = unpack(
+        &lease,
+        &[file("a", "old a"), file("b", "old b"), file("c", "old c"), file("d/e", "old e")],
+    );
+    let top = unpack(
+        &lease,
+        &[
+            hard_link("to-a", "a"),
+            file("a", "new a"),
+            hard_link("to-b", "b"),
+            file(".wh.b", ""),
+            hard_link("to-c", "c"),
+            hard_link("also-c", "to-c"),
+            hard_link("to-e", "d/e"),
+            file("d/.wh..wh..opq", ""),
+        ],
+    );
+    let snapshot = lease.snapshot(&[base, top]).unwrap();
+    let view = snapshot.view().unwrap();
+    let read = |path| {
+        let content = view.read_file(Path::new(path), 100).unwrap();
+        content.map(|content| String::from_utf8(content).unwrap())
+    };
+    for (path, want) in [
+        ("a", Some("new a")),
+        ("to-a", Some("old a")),
+        ("b", None),
+        ("to-b", Some("old b")),
+        ("c", Some("old c")),
+        ("to-c", Some("old c")),
+        ("also-c", Some("old c")),
+        ("d/e", None),
+        ("to-e", Some("old e")),
+    ] {
+        assert_eq!(read(path).as_deref(), want, "{path}");
+    }
+    let identity = |path| view.lstat(Path::new(path)).unwrap().unwrap().identity;
+    assert!(identity("c") == identity("to-c") && identity("c") == identity("also-c"));
+}
+
+#[test]
 fn the_view_resolves_links_inside_the_root_and_reads_only_files() {
     let (_directory, _store, lease) = store();
     let base = unpack(

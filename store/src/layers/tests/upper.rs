@@ -265,6 +265,7 @@ fn privileged_a_layer_says_only_what_changed_and_always_the_same() {
         file("fresh/old", ""),
         file("one", "linked"),
         hard_link("two", "one"),
+        file("shared", "by two names"),
     ];
     let make = || {
         let (directory, store, lease) = store();
@@ -291,6 +292,8 @@ fn privileged_a_layer_says_only_what_changed_and_always_the_same() {
             let file = fs::File::create(root.join("sparse")).unwrap();
             file.set_len(10_000).unwrap();
             fs::hard_link(root.join("sparse"), root.join("sparse-too")).unwrap();
+            // The old name is unchanged, but without it the new one would be another file.
+            fs::hard_link(root.join("shared"), root.join("shared-too")).unwrap();
         });
         let tar = blob(&store, &layer);
         drop((lease, directory));
@@ -319,6 +322,8 @@ fn privileged_a_layer_says_only_what_changed_and_always_the_same() {
     fresh/new 644 1000000 File { size: 3 } 3
     .wh.gone 0 0 File { size: 0 } 0
     one 600 0 File { size: 6 } 6
+    shared 644 0 File { size: 12 } 12
+    shared-too 644 0 -> shared 0
     sparse 644 1000000 File { size: 10000 } 10000
     sparse-too 644 1000000 -> sparse 0
     ");
@@ -333,6 +338,22 @@ fn privileged_a_forged_name_in_a_container_is_refused() {
     fs::write(active.upper().join(".wh.a"), "").unwrap();
     let error = active.into_layer(&LayerOptions::default()).unwrap_err();
     insta::assert_snapshot!(std::error::Error::source(&error).unwrap(), @".wh.a: names that start with `.wh.` are reserved for deletions in layers");
+}
+
+#[test]
+fn whiteouts_of_nothing_are_left_out() {
+    let (_directory, _store, lease) = store();
+    let base = unpack(&lease, &[dir("d/", 0o755), file("there", "")]);
+    let active = lease.active(&lease.snapshot(&[base]).unwrap()).unwrap();
+    for name in ["there", "nowhere"] {
+        let (path, device) = (active.upper().join(name), FileType::CharacterDevice);
+        mknodat(CWD, path, device, Mode::empty(), 0).unwrap();
+    }
+    let layer = active.into_layer(&LayerOptions::default()).unwrap();
+    let snapshot = lease.snapshot(&[base, layer.diff_id]).unwrap();
+    let names: Vec<_> = fs::read_dir(&snapshot.lowers()[0]).unwrap().collect();
+    assert_eq!(names.len(), 1);
+    assert_eq!(names[0].as_ref().unwrap().file_name(), "there");
 }
 
 #[test]
