@@ -1,5 +1,4 @@
 //! Bad input and faults: every one ends in a clear error, and nothing is lost or left behind.
-#![expect(clippy::unwrap_used, reason = "a test panics where it fails")]
 
 use std::fs;
 use std::io::{Read as _, Write as _};
