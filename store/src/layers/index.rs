@@ -49,7 +49,7 @@ pub struct LayerIndex {
 
 impl LayerIndex {
     /// Tells whether the directory of the layer can be stacked on any other as it is. An implied
-    /// root alone does not count: see [`chain`](super::chain).
+    /// root alone does not count: see `chain`.
     #[must_use]
     pub fn is_self_contained(&self) -> bool {
         self.whiteouts.is_empty() && self.links.is_empty() && self.implied.iter().all(Vec::is_empty)
