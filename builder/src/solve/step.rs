@@ -1,6 +1,7 @@
 //! One step: its key, its record, or its execution.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use oci::{DiffId, Digest, MediaType};
@@ -210,10 +211,29 @@ impl<'a> Steps<'a> {
 
     /// Returns the layers as directories to stack, unpacking those that are not yet.
     fn snapshot(&self, layers: &[Layer]) -> Result<Snapshot> {
+        let mut missing = Vec::new();
         for layer in layers {
-            self.request.cancel.check()?;
-            self.lease.unpack(&layer.blob, layer.diff_id)?;
+            if !self.lease.is_unpacked(layer.diff_id)? {
+                missing.push(layer);
+            }
         }
+        let next = AtomicUsize::new(0);
+        let work = || -> Result<()> {
+            while let Some(layer) = missing.get(next.fetch_add(1, Ordering::Relaxed)) {
+                self.request.cancel.check()?;
+                self.lease.unpack(&layer.blob, layer.diff_id)?;
+            }
+            Ok(())
+        };
+        std::thread::scope(|scope| {
+            let helpers = self.request.threads.min(missing.len()).saturating_sub(1);
+            let helpers: Vec<_> = (0..helpers).map(|_| scope.spawn(work)).collect();
+            let own = work();
+            let joined = helpers.into_iter().map(std::thread::ScopedJoinHandle::join);
+            joined.fold(own, |result, helper| {
+                result.and(helper.expect("unpacking returns its errors"))
+            })
+        })?;
         let diff_ids: Vec<DiffId> = layers.iter().map(|layer| layer.diff_id).collect();
         Ok(self.lease.snapshot(&diff_ids)?)
     }
