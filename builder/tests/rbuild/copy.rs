@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Write as _;
 use std::os::unix::net::UnixListener;
 
-use crate::world::World;
+use crate::world::{Built, World};
 
 /// The context of most tests.
 fn world() -> World {
@@ -211,6 +211,11 @@ fn add_unpacks_archives_by_their_content() {
     };
     pack("gzip", "gz");
     pack("xz", "xz");
+    // Without the decoder the archive is not quietly copied as it is.
+    let mut command = world.build_command("FROM scratch\nADD xz /d\n", &[]);
+    let built = Built::of(command.env("PATH", "/nonexistent").output().unwrap());
+    assert_eq!(built.status, 1);
+    assert!(built.stderr.contains("cannot unpack xz: `xz` is needed"), "{}", built.stderr);
     for name in ["plain", "gz", "xz", "p*n"] {
         world.build(&format!("FROM scratch\nADD {name} /d\n"));
         let listing = world.listing();
