@@ -118,3 +118,69 @@ fn inside_a_user_namespace() {
     let reason = std::error::Error::source(&error).unwrap().to_string();
     assert!(reason.contains("mail to 0:8") && reason.contains("/etc/subuid"), "{reason}");
 }
+
+const ROOT_OF_THE_KILLED: &str = "STORE_TEST_ROOT";
+
+fn tar_number(n: usize) -> Vec<u8> {
+    let items: Vec<_> =
+        (0..40).map(|file_n| file(&format!("d{}/{n}-{file_n}", file_n % 5), "content")).collect();
+    tar(&items)
+}
+
+#[test]
+fn a_process_that_is_killed_leaves_whole_layers_and_garbage_only() {
+    let (directory, store, lease) = store();
+    drop(lease);
+    let count = |path: &Path| fs::read_dir(path).unwrap().count();
+    let layers = store.root().path().join("layers/sha256");
+    for round in 0..6 {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "layers::tests::images::unpacks_until_it_is_killed"])
+            .env(ROOT_OF_THE_KILLED, directory.path())
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        // Until it is in the middle of its work, on however busy a machine.
+        let before = count(&layers);
+        for _ in 0..3000 {
+            if count(&layers) > before {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        std::thread::sleep(std::time::Duration::from_millis(3 * round));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    let lease = store.lease().unwrap();
+    let mut whole = 0;
+    for n in 0..10_000 {
+        let diff_id = DiffId(Digest::sha256(&tar_number(n)));
+        let layer = store.root().layer(&diff_id.0);
+        if !layer.exists() {
+            break;
+        }
+        assert!(lease.is_unpacked(diff_id).unwrap());
+        assert_eq!(dump_directory(&layer.join("fs")).len(), 1 + 5 + 40);
+        whole += 1;
+    }
+    assert!(whole >= 6, "it did something each time before it was killed");
+    // Pinned by us, so it stays; everything that the killed left goes.
+    store.gc().unwrap();
+    assert_eq!(count(&layers), whole);
+    assert_eq!((count(&store.root().leases()), count(&store.root().trash())), (1, 0));
+}
+
+#[test]
+#[ignore = "a_process_that_is_killed_leaves_whole_layers_and_garbage_only runs it and kills it"]
+fn unpacks_until_it_is_killed() {
+    let Some((_, root)) = std::env::vars().find(|(name, _)| name == ROOT_OF_THE_KILLED) else {
+        return;
+    };
+    let store = Store::open(Path::new(&root)).unwrap();
+    let lease = store.lease().unwrap();
+    for n in 0.. {
+        let tar = tar_number(n);
+        lease.unpack_stream(&tar[..], DiffId(Digest::sha256(&tar))).unwrap();
+    }
+}
