@@ -94,6 +94,9 @@ impl Helper {
                 let target =
                     target.ok_or_else(|| Error::invalid("no process to join was given"))?;
                 join::join(target.as_fd(), *pid)?;
+                if !self.fork()? {
+                    return Ok(ExitCode::SUCCESS);
+                }
                 open_root()?
             }
         };

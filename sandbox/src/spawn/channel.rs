@@ -3,13 +3,14 @@
 //! ```text
 //! frame   = kind (1 byte) · length (4 bytes, little-endian) · payload
 //! caller  → DESCRIPTOR? PLAN
-//! helper  → DESCRIPTOR? WARNING* STUBS? then READY or FAILED
+//! helper  → JOINED? DESCRIPTOR? WARNING* STUBS? then READY or FAILED
 //!           after READY: end of file when the command was executed,
 //!           FAILED when the kernel refused it
 //! ```
 //!
 //! The helper's end is closed by its exec: the end of file *is* the good news.
 
+use std::collections::VecDeque;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -50,6 +51,13 @@ pub(crate) enum Message {
         /// When it started.
         start_time: u64,
     },
+    /// The process that the helper forked to join a sandbox.
+    Joined {
+        /// Its process id.
+        pid: u32,
+        /// Its pidfd.
+        pidfd: OwnedFd,
+    },
     /// It ends here.
     Failed(Error),
     /// A descriptor comes with this: to the helper the pidfd of the process to
@@ -63,6 +71,7 @@ enum Failure {
     NotExecutable { command: String, errno: i32 },
     Setup { what: String, errno: i32, text: String },
     Invalid { what: String },
+    NotRunning { pid: u32 },
 }
 
 wire_enum!(Failure {
@@ -70,6 +79,7 @@ wire_enum!(Failure {
     1 => NotExecutable { command, errno },
     2 => Setup { what, errno, text },
     3 => Invalid { what },
+    4 => NotRunning { pid },
 });
 
 impl Failure {
@@ -85,11 +95,11 @@ impl Failure {
                 errno: source.raw_os_error().unwrap_or(0),
                 text: source.to_string(),
             },
+            Error::NotRunning { pid } => Self::NotRunning { pid: *pid },
             Error::Invalid { .. }
             | Error::LimitUnsupported { .. }
             | Error::HelperMissing { .. }
             | Error::HelperDied { .. }
-            | Error::NotRunning { .. }
             | Error::Rootless { .. } => Self::Invalid { what: error.to_string() },
         }
     }
@@ -107,6 +117,7 @@ impl Failure {
                 Error::Setup { what, source: io::Error::from_raw_os_error(errno) }
             }
             Self::Invalid { what } => Error::Invalid { what },
+            Self::NotRunning { pid } => Error::NotRunning { pid },
         }
     }
 }
@@ -116,7 +127,7 @@ impl Failure {
 pub(crate) struct Channel {
     socket: OwnedFd,
     received: Vec<u8>,
-    descriptors: Vec<OwnedFd>,
+    descriptors: VecDeque<OwnedFd>,
 }
 
 impl Channel {
@@ -133,7 +144,7 @@ impl Channel {
 
     /// Wraps an end that was inherited.
     pub(crate) fn new(socket: OwnedFd) -> Self {
-        Self { socket, received: Vec::new(), descriptors: Vec::new() }
+        Self { socket, received: Vec::new(), descriptors: VecDeque::new() }
     }
 
     /// Closes this end; the other end sees it when no copy is left.
@@ -154,6 +165,7 @@ impl Channel {
             Message::Ready => (5, Vec::new(), None),
             Message::Failed(error) => (6, encode(&Failure::of(error)), None),
             Message::Descriptor(fd) => (7, Vec::new(), Some(fd.as_fd())),
+            Message::Joined { pid, pidfd } => (9, encode(pid), Some(pidfd.as_fd())),
             Message::Started { pid, start_time } => (8, encode(&(*pid, *start_time)), None),
         };
         let mut frame = Vec::with_capacity(payload.len() + 5);
@@ -220,8 +232,24 @@ impl Channel {
         }
     }
 
+    /// Returns the descriptor that came with the message at hand: they arrive
+    /// in the order of their messages.
+    fn descriptor(&mut self) -> Result<OwnedFd, Malformed> {
+        self.descriptors.pop_front().ok_or(Malformed)
+    }
+
     fn parse(&mut self) -> Result<Option<Message>, Malformed> {
-        let mut input = self.received.as_slice();
+        let received = std::mem::take(&mut self.received);
+        let message = self.parse_from(&received);
+        self.received = received;
+        if let Ok(Some((_, length))) = &message {
+            self.received.drain(..*length);
+        }
+        message.map(|message| message.map(|(message, _)| message))
+    }
+
+    /// Returns the first message and its length.
+    fn parse_from(&mut self, mut input: &[u8]) -> Result<Option<(Message, usize)>, Malformed> {
         if input.len() < 5 {
             return Ok(None);
         }
@@ -238,15 +266,15 @@ impl Channel {
             EXEC_FAILED => Message::ExecFailed(decode(payload)?),
             5 => Message::Ready,
             6 => Message::Failed(decode::<Failure>(payload)?.into_error()),
-            7 => Message::Descriptor(self.descriptors.pop().ok_or(Malformed)?),
+            7 => Message::Descriptor(self.descriptor()?),
+            9 => Message::Joined { pid: decode(payload)?, pidfd: self.descriptor()? },
             8 => {
                 let (pid, start_time) = decode(payload)?;
                 Message::Started { pid, start_time }
             }
             _ => return Err(Malformed),
         };
-        self.received.drain(..5 + length);
-        Ok(Some(message))
+        Ok(Some((message, 5 + length)))
     }
 }
 

@@ -1,5 +1,6 @@
 //! The caller's half: starting processes through the helper and waiting for them.
 
+mod answers;
 mod channel;
 mod child;
 mod helper;

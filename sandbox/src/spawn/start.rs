@@ -4,12 +4,9 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex};
 
 use rustix::fs::{Mode, OFlags};
-use rustix::process::{WaitId, WaitIdOptions, waitid};
-use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType};
 
-use super::{
-    Channel, Enter, Exit, Message, Plan, Running, Sandboxed, find_start_time_of, open_helper,
-};
+use super::answers::{Answers, Unreaped};
+use super::{Channel, Enter, Message, Plan, Running, Sandboxed, find_start_time_of, open_helper};
 use crate::caps;
 use crate::cgroup::{self, Cgroup};
 use crate::error::{Context as _, Error, Result};
@@ -144,35 +141,9 @@ fn join(
         filter_log: filter.log,
         filter_speculation: filter.speculation,
     };
-    let started = in_pid_namespace(pidfd.as_fd(), target.pid, || {
-        start(&plan, 0, None, Some(&pidfd), &|_| Ok(()), &stdio)
-    })?;
+    let started = start(&plan, 0, None, Some(&pidfd), &|_| Ok(()), &stdio)?;
     drop(stdio);
     Ok(started.into_sandboxed(None, Vec::new()))
-}
-
-/// Runs `start` while children of this thread are born in another process id
-/// namespace, so that the new process is a child of the caller and in the
-/// namespace without a second fork.
-fn in_pid_namespace<T>(
-    pidfd: BorrowedFd<'_>,
-    pid: u32,
-    start: impl FnOnce() -> Result<T>,
-) -> Result<T> {
-    let own = rustix::fs::open(
-        "/proc/thread-self/ns/pid",
-        OFlags::RDONLY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )
-    .cannot(|| "open the own process id namespace")?;
-    match rustix::thread::move_into_thread_name_spaces(pidfd, ThreadNameSpaceType::PROCESS_ID) {
-        Err(rustix::io::Errno::SRCH) => return Err(Error::NotRunning { pid }),
-        other => other.cannot(|| format!("join the process id namespace of process {pid}"))?,
-    }
-    let result = start();
-    rustix::thread::move_into_link_name_space(own.as_fd(), Some(LinkNameSpaceType::ProcessID))
-        .cannot(|| "return to the own process id namespace")?;
-    result
 }
 
 fn security(process: &Process) -> Result<(u64, seccomp::Filter)> {
@@ -273,7 +244,7 @@ fn converse(
     pid: u32,
     pidfd: OwnedFd,
 ) -> Result<Started> {
-    let guard = Unreaped(Some(pidfd));
+    let guard = Unreaped::new(pidfd);
     if let Some(target) = target {
         let target = target.try_clone().cannot(|| "copy a descriptor")?;
         channel.send(&Message::Descriptor(target)).ok();
@@ -290,59 +261,21 @@ fn converse(
         // The helper may have failed by now, which it says below.
         channel.send(&Message::Ready).ok();
     }
-    let (mut terminal, mut warnings, mut stubs, mut ready) = (None, Vec::new(), Vec::new(), false);
-    while let Some(message) = channel.receive().cannot(|| "hear from the helper")? {
-        match message {
-            Message::Warning(text) => warnings.push(text),
-            Message::Stubs(made) => stubs = made,
-            Message::Descriptor(fd) => terminal = Some(fd),
-            Message::Ready => ready = true,
-            Message::Failed(error) => return Err(error),
-            Message::ExecFailed(errno) => {
-                let source = std::io::Error::from_raw_os_error(errno);
-                return Err(source).cannot(|| "execute the helper rrun-init");
-            }
-            Message::Plan(_) | Message::Started { .. } => {
-                return Err(Error::invalid("the helper sent something unexpected"));
-            }
-        }
+    let answers = Answers::collect(&mut channel)?;
+    if let Some(error) = answers.failure {
+        return Err(error);
     }
-    if !ready {
+    if !answers.ready {
         return Err(Error::HelperDied { exit: guard.end() });
     }
-    Ok(Started { pid, pidfd: guard.keep(), terminal, warnings, stubs })
-}
-
-/// Kills and reaps the child unless it is kept.
-struct Unreaped(Option<OwnedFd>);
-
-impl Unreaped {
-    fn keep(mut self) -> OwnedFd {
-        self.0.take().expect("taken only here and in end")
-    }
-
-    fn end(mut self) -> Exit {
-        let pidfd = self.0.take().expect("taken only here and in keep");
-        reap(&pidfd)
-    }
-}
-
-impl Drop for Unreaped {
-    fn drop(&mut self) {
-        if let Some(pidfd) = &self.0 {
-            sys::send_signal(pidfd.as_fd(), libc::SIGKILL).ok();
-            reap(pidfd);
+    let Answers { warnings, stubs, terminal, joined, .. } = answers;
+    let (pid, pidfd) = match joined {
+        Some((pid, pidfd)) => {
+            // The helper has forked, and is done.
+            guard.end();
+            (pid, pidfd.keep())
         }
-    }
-}
-
-fn reap(pidfd: &OwnedFd) -> Exit {
-    loop {
-        match waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED) {
-            Ok(Some(status)) => return Exit::of(&status),
-            Err(rustix::io::Errno::INTR) => {}
-            // Not our child any more: the caller ignores SIGCHLD.
-            Ok(None) | Err(_) => return Exit::Signal(libc::SIGKILL),
-        }
-    }
+        None => (pid, guard.keep()),
+    };
+    Ok(Started { pid, pidfd, terminal, warnings, stubs })
 }

@@ -86,6 +86,19 @@ pub(crate) fn fork() -> io::Result<u32> {
     u32::try_from(pid).map_err(|_| io::Error::last_os_error())
 }
 
+/// Forks a sibling: a child of the caller's parent. Returns its process id and
+/// pidfd, or none in the sibling. The caller must have a single thread.
+pub(crate) fn fork_sibling() -> io::Result<Option<(u32, OwnedFd)>> {
+    let mut pidfd: c_int = -1;
+    let pid = clone(libc::CLONE_PARENT, None, &mut pidfd)?;
+    if pid == 0 {
+        return Ok(None);
+    }
+    // SAFETY: the kernel stored a new descriptor there, which nobody else owns.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    Ok(Some((pid, pidfd)))
+}
+
 /// Clones like `fork`: the child goes on here with its own copy of the memory.
 fn clone(namespaces: c_int, cgroup: Option<BorrowedFd<'_>>, pidfd: &mut c_int) -> io::Result<u32> {
     let base = u64::from((namespaces | libc::CLONE_PIDFD).cast_unsigned());
@@ -93,7 +106,12 @@ fn clone(namespaces: c_int, cgroup: Option<BorrowedFd<'_>>, pidfd: &mut c_int) -
         // `CLONE_CLEAR_SIGHAND` (5.5): handlers of the caller are not for the child.
         flags: base | 0x1_0000_0000,
         pidfd: std::ptr::from_mut(pidfd) as u64,
-        exit_signal: u64::from(libc::SIGCHLD.cast_unsigned()),
+        // A sibling has that of the caller.
+        exit_signal: if namespaces & libc::CLONE_PARENT == 0 {
+            u64::from(libc::SIGCHLD.cast_unsigned())
+        } else {
+            0
+        },
         ..CloneArgs::default()
     };
     if let Some(fd) = cgroup {

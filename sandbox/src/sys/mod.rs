@@ -11,7 +11,7 @@ mod net;
 mod process;
 
 pub(crate) use bpf::{DeviceInstruction, attach_devices, load_devices};
-pub(crate) use clone::{Clone, clone_helper, fork};
+pub(crate) use clone::{Clone, clone_helper, fork, fork_sibling};
 pub(crate) use mount::{
     MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, mount_setattr,
 };

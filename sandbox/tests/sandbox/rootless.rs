@@ -16,7 +16,9 @@ fn run_as(uid: u32, busybox: &Busybox, network: &str, user: &str, line: &str) ->
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let copy = |from: &Path, name: &str| {
         let to = directory.path().join(name);
-        fs::copy(from, &to).unwrap();
+        // By another process: a copy open for writing here would be inherited
+        // by what other tests start meanwhile, and keep it from being executed.
+        assert!(Command::new("cp").arg(from).arg(&to).status().unwrap().success());
         to
     };
     let own_program = std::env::current_exe().unwrap();
