@@ -166,24 +166,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_resource_that_parses_is_known_to_the_sandbox() {
-        for name in [
-            "core",
-            "cpu",
-            "data",
-            "fsize",
-            "locks",
-            "memlock",
-            "msgqueue",
-            "nice",
-            "nofile",
-            "nproc",
-            "rss",
-            "rtprio",
-            "rttime",
-            "sigpending",
-            "stack",
-        ] {
+    fn every_resource_of_the_sandbox_can_be_limited() {
+        for known in Resource::ALL {
+            let name = known.name();
             let limit: Ulimit = format!("{name}=1:2").parse().unwrap();
             let rlimit = rlimit(&limit).unwrap();
             assert_eq!(

@@ -294,7 +294,7 @@ pub(crate) fn busybox_tree(dir: &Path) {
 
 /// Returns the sandbox's helper, which is a program of another package: built
 /// here unless it is up to date.
-fn helper() -> &'static Path {
+pub(crate) fn helper() -> &'static Path {
     static HELPER: OnceLock<PathBuf> = OnceLock::new();
     HELPER.get_or_init(|| {
         let target = Path::new(env!("CARGO_BIN_EXE_rrun")).parent().unwrap();

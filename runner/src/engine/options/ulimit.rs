@@ -2,31 +2,13 @@
 
 use std::str::FromStr;
 
+use sandbox::Resource;
 use serde::{Deserialize, Serialize};
-
-/// The resources that can be limited, as docker names them.
-const RESOURCES: [&str; 15] = [
-    "core",
-    "cpu",
-    "data",
-    "fsize",
-    "locks",
-    "memlock",
-    "msgqueue",
-    "nice",
-    "nofile",
-    "nproc",
-    "rss",
-    "rtprio",
-    "rttime",
-    "sigpending",
-    "stack",
-];
 
 /// A resource limit: `nofile=1024:2048`, `core=0`, `memlock=-1:-1`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ulimit {
-    /// The resource, one of docker's fifteen names.
+    /// The resource, by its name.
     pub resource: String,
     /// What applies; `None` is no limit.
     pub soft: Option<u64>,
@@ -40,8 +22,9 @@ impl FromStr for Ulimit {
     fn from_str(text: &str) -> Result<Self, String> {
         let (resource, values) =
             text.split_once('=').ok_or_else(|| format!("\"{text}\" is not NAME=SOFT[:HARD]"))?;
-        if !RESOURCES.contains(&resource) {
-            return Err(format!("no resource \"{resource}\"; there are {}", RESOURCES.join(", ")));
+        if !Resource::ALL.iter().any(|known| known.name() == resource) {
+            let names: Vec<_> = Resource::ALL.iter().map(|known| known.name()).collect();
+            return Err(format!("no resource \"{resource}\"; there are {}", names.join(", ")));
         }
         let (soft, hard) = values.split_once(':').unwrap_or((values, values));
         let limit = Self { resource: resource.to_owned(), soft: value(soft)?, hard: value(hard)? };

@@ -5,9 +5,9 @@
 //! ends a line, `P` is a piece without its end: of a very long line, or of a
 //! last line without a newline.
 
-use std::fs::File;
-use std::io;
-use std::os::unix::fs::FileExt as _;
+mod reader;
+mod tail;
+
 use std::path::Path;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -16,6 +16,7 @@ use rustix::fs::inotify;
 use super::containers::Container;
 use super::error::{IoContext as _, Result};
 use super::state::Status;
+use reader::Reader;
 
 /// How much is read at once. Longer than any record, which writers cut at
 /// 16 KiB of text.
@@ -88,7 +89,7 @@ pub fn read<E: From<super::Error>>(
     mut each: impl FnMut(&Record<'_>) -> Result<(), E>,
 ) -> Result<(), E> {
     let path = container.log();
-    let mut reader = Reader::default();
+    let mut reader = Reader::open(&path, selection.tail)?;
     let watch = if selection.follow { Watch::new(container.dir())? } else { None };
     loop {
         // The state is asked first: what was written before the end is then
@@ -97,10 +98,7 @@ pub fn read<E: From<super::Error>>(
             Some(_) => !matches!(container.status()?, Status::Running(_) | Status::Created),
             None => true,
         };
-        if reader.file.is_none() {
-            reader.open(&path, selection.tail)?;
-        }
-        reader.drain(&path, &mut each)?;
+        reader.drain(&mut each)?;
         match &watch {
             Some(watch) if !ended => watch.wait()?,
             _ => return Ok(()),
@@ -109,109 +107,6 @@ pub fn read<E: From<super::Error>>(
         if !container.dir().exists() {
             return Ok(());
         }
-    }
-}
-
-/// A position in a log.
-#[derive(Default)]
-struct Reader {
-    file: Option<File>,
-    offset: u64,
-    /// The beginning of a record whose rest is still to come.
-    pending: Vec<u8>,
-}
-
-impl Reader {
-    fn open(&mut self, path: &Path, tail: Option<usize>) -> Result<()> {
-        match File::open(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            file => {
-                let file = file.doing("open", path)?;
-                if let Some(lines) = tail {
-                    self.offset = tail_offset(&file, lines).doing("read", path)?;
-                }
-                self.file = Some(file);
-                Ok(())
-            }
-        }
-    }
-
-    fn drain<E: From<super::Error>>(
-        &mut self,
-        path: &Path,
-        each: &mut impl FnMut(&Record<'_>) -> Result<(), E>,
-    ) -> Result<(), E> {
-        let Some(file) = &self.file else { return Ok(()) };
-        let mut block = vec![0; BLOCK];
-        loop {
-            let read = file.read_at(&mut block, self.offset).doing("read", path)?;
-            if read == 0 {
-                return Ok(());
-            }
-            self.offset += read as u64;
-            self.pending.extend_from_slice(&block[..read]);
-            let Some(end) = self.pending.iter().rposition(|&byte| byte == b'\n') else {
-                continue;
-            };
-            for line in self.pending[..end].split(|&byte| byte == b'\n') {
-                match Record::parse(line) {
-                    Some(record) => each(&record)?,
-                    // A writer that was killed in the middle leaves such a line.
-                    None => tracing::debug!(path = %path.display(), "skipped a damaged record"),
-                }
-            }
-            self.pending.drain(..=end);
-        }
-    }
-}
-
-/// Returns where the last `lines` lines begin.
-fn tail_offset(file: &File, lines: usize) -> io::Result<u64> {
-    let size = file.metadata()?.len();
-    let mut window = BLOCK as u64;
-    loop {
-        let start = size.saturating_sub(window);
-        let mut bytes = vec![0; usize::try_from(size - start).unwrap_or(usize::MAX)];
-        file.read_exact_at(&mut bytes, start)?;
-        // The window may begin within a record: start with the next.
-        let skipped = match start {
-            0 => 0,
-            _ => bytes.iter().position(|&byte| byte == b'\n').map_or(bytes.len(), |at| at + 1),
-        };
-        if let Some(place) = last_lines(&bytes[skipped..], lines) {
-            return Ok(start + (skipped + place) as u64);
-        }
-        if start == 0 {
-            return Ok(0);
-        }
-        window *= 4;
-    }
-}
-
-/// Returns where the last `lines` lines begin in whole records, or `None` if
-/// there are fewer, so that the line before the first is not known to end.
-fn last_lines(records: &[u8], lines: usize) -> Option<usize> {
-    let mut starts = Vec::new();
-    let (mut place, mut line_start, mut is_open) = (0, 0, false);
-    for record in records.split_inclusive(|&byte| byte == b'\n') {
-        if !is_open {
-            line_start = place;
-        }
-        place += record.len();
-        let text = record.strip_suffix(b"\n").unwrap_or(record);
-        is_open = Record::parse(text).is_some_and(|record| !record.ends_line);
-        if !is_open {
-            starts.push(line_start);
-        }
-    }
-    if is_open {
-        starts.push(line_start);
-    }
-    match starts.len().checked_sub(lines) {
-        // The very first line in view may be the end of a longer one.
-        Some(0) | None => None,
-        Some(_) if lines == 0 => Some(records.len()),
-        Some(first) => Some(starts[first]),
     }
 }
 
@@ -269,7 +164,6 @@ pub fn wait_ended(container: &Container) -> Result<Status> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write as _;
 
     const T: &str = "2026-01-02T03:04:05.000000006Z";
 
@@ -288,41 +182,6 @@ mod tests {
         assert_eq!(Record::parse(format!("{T} stdout F ").as_bytes()).unwrap().text, b"");
         for bad in ["", "x", "t stdin F x", "t stdout X x", "t stdout F"] {
             assert_eq!(Record::parse(bad.as_bytes()), None, "accepted {bad:?}");
-        }
-    }
-
-    fn texts(bytes: &[u8]) -> Vec<String> {
-        bytes
-            .split(|&byte| byte == b'\n')
-            .filter_map(Record::parse)
-            .map(|record| String::from_utf8(record.text.to_vec()).unwrap())
-            .collect()
-    }
-
-    #[test]
-    fn the_tail_counts_lines_not_records() {
-        let log = format!("{T} stdout F one\n{T} stdout P tw\n{T} stdout F o\n{T} stderr P end\n");
-        let tail = |lines| last_lines(log.as_bytes(), lines).map(|at| texts(&log.as_bytes()[at..]));
-        assert_eq!(tail(0).unwrap(), [""; 0]);
-        assert_eq!(tail(1).unwrap(), ["end"]);
-        assert_eq!(tail(2).unwrap(), ["tw", "o", "end"]);
-        assert_eq!(tail(3), None, "what comes before is not in view");
-        assert_eq!(tail(4), None);
-    }
-
-    #[test]
-    fn the_tail_of_a_large_log_is_found_from_its_end() {
-        let mut file = tempfile::tempfile().unwrap();
-        let mut log = Vec::new();
-        for line in 0..40_000 {
-            writeln!(log, "{T} stdout F line {line}").unwrap();
-        }
-        file.write_all(&log).unwrap();
-        for lines in [0, 1, 7, 5_000, 39_999, 40_000, 50_000] {
-            let at = usize::try_from(tail_offset(&file, lines).unwrap()).unwrap();
-            let found = texts(&log[at..]);
-            assert_eq!(found.len(), lines.min(40_000));
-            assert_eq!(found.last().map(String::as_str), (lines > 0).then_some("line 39999"));
         }
     }
 }
