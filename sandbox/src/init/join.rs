@@ -13,15 +13,33 @@ use crate::error::{Context as _, Error, Result};
 use crate::spawn::Message;
 use crate::sys;
 
+/// The namespaces by their names in /proc, beside that of users.
+const NAMESPACES: [(&str, ThreadNameSpaceType); 6] = [
+    ("mnt", ThreadNameSpaceType::MOUNT),
+    ("pid", ThreadNameSpaceType::PROCESS_ID),
+    ("uts", ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME),
+    ("ipc", ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION),
+    ("net", ThreadNameSpaceType::NETWORK),
+    ("cgroup", ThreadNameSpaceType::CONTROL_GROUP),
+];
+
 /// Enters the namespaces of a process; the process id namespace is that of
-/// children.
+/// children. Those that are shared with the caller are left alone: the host's
+/// network, for instance, an ordinary user must not even enter again.
 pub(super) fn join(target: BorrowedFd<'_>, pid: u32) -> Result<()> {
-    let types = ThreadNameSpaceType::MOUNT
-        | ThreadNameSpaceType::PROCESS_ID
-        | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
-        | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
-        | ThreadNameSpaceType::NETWORK
-        | ThreadNameSpaceType::CONTROL_GROUP;
+    let of = |process: &str, name: &str| std::fs::read_link(format!("/proc/{process}/ns/{name}"));
+    let mut types = ThreadNameSpaceType::empty();
+    for (name, kind) in NAMESPACES {
+        let theirs = match of(&pid.to_string(), name) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(Error::NotRunning { pid });
+            }
+            other => other.cannot(|| format!("look at the namespaces of process {pid}"))?,
+        };
+        if theirs != of("self", name).cannot(|| "look at the own namespaces")? {
+            types |= kind;
+        }
+    }
     match move_into_thread_name_spaces(target, types) {
         // The kernel: the process has ended.
         Err(rustix::io::Errno::SRCH) => Err(Error::NotRunning { pid }),

@@ -89,6 +89,7 @@ fn privileged_a_user_with_subordinate_ids_has_many_ids() {
     let expected = "mapped\n0\n2\nnull\n/dev/pts/ptmx\ninside\nexit status 7\n";
     assert_eq!(run_as(uid, &busybox, "none", "", LINE), expected);
     assert_eq!(run_as(uid, &busybox, "host", "", LINE), expected);
+    assert_eq!(run_as(uid, &busybox, "join", "", LINE), expected);
     assert_eq!(fs::metadata(busybox.upper().join("file")).unwrap().uid(), uid);
     let other = run_as(uid, &busybox, "none", "web", "id -u; id -G; echo mine > /tmp/mine");
     assert_eq!(other, "mapped\n33\n33 8\nexit status 0\n");
