@@ -238,3 +238,46 @@ fn privileged_a_name_belongs_to_one() {
     host.rrun(&["rm", "-f", "web"]).ok();
     host.assert_empty();
 }
+
+#[test]
+fn privileged_an_init_stands_above_and_reaps() {
+    let host = Host::new();
+    let script = "cat /proc/1/comm; echo $$; (sleep 0.1 &) ; sleep 0.5; grep -l Z /proc/[0-9]*/stat | wc -l; exit 6";
+    let outcome = host.rrun(&["run", "--rm", "--init", "busybox", "sh", "-c", script]);
+    assert_eq!((outcome.code, outcome.stdout.as_str()), (6, "rrun-init\n2\n0\n"), "{outcome:?}");
+}
+
+#[test]
+fn privileged_the_system_call_filter_is_as_asked() {
+    let host = Host::new();
+    let profile = host.path("profile.json");
+    let text = r#"{
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 95}]
+    }"#;
+    fs::write(&profile, text).unwrap();
+    let run = |option: &str, script: &str| {
+        host.rrun(&["run", "--rm", "--security-opt", option, "busybox", "sh", "-c", script])
+    };
+    assert_eq!(run("seccomp=unconfined", "grep Seccomp: /proc/self/status").ok(), "Seccomp:\t0");
+    let with_profile = format!("seccomp={}", profile.display());
+    let outcome = run(&with_profile, "mkdir /new");
+    assert!(outcome.code == 1 && outcome.stderr.contains("not supported"), "{outcome:?}");
+    assert_eq!(run(&with_profile, "touch /new && echo fine").ok(), "fine");
+    let error = run("seccomp=/does/not/exist", "true").fails(125);
+    assert!(error.contains("cannot read the seccomp profile /does/not/exist"), "{error}");
+    fs::write(&profile, "{").unwrap();
+    assert!(run(&with_profile, "true").fails(125).starts_with("error: "));
+    host.assert_empty();
+}
+
+#[test]
+fn privileged_an_image_for_other_machines_is_named() {
+    let host = Host::new();
+    host.add_image("foreign", crate::harness::busybox_tar(), |config| {
+        config.platform = "linux/s390x".parse().unwrap();
+    });
+    let error = host.rrun(&["run", "--rm", "foreign", "true"]).fails(125);
+    assert!(error.contains("s390x"), "{error}");
+    assert_eq!(host.ids(), [""; 0]);
+}
