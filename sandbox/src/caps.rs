@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 
 /// The kernel's names in the order of their numbers, without `CAP_`.
-const NAMES: [&str; 41] = [
+pub const NAMES: [&str; 41] = [
     "CHOWN",
     "DAC_OVERRIDE",
     "DAC_READ_SEARCH",

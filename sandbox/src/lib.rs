@@ -37,6 +37,7 @@ mod sys;
 mod user;
 mod wire;
 
+pub use caps::NAMES as CAPABILITIES;
 pub use error::{Error, Result};
 pub use init::main as init_main;
 pub use spawn::{
