@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use sandbox::{Mount, MountKind};
@@ -39,7 +40,10 @@ pub fn make(dir: &Path, config: &Config) -> Result<Vec<Mount>> {
             _ => host_file(Path::new("/etc/resolv.conf"), config.network),
         };
         let path = dir.join(name);
-        fs::write(&path, contents).doing("write", &path)?;
+        fs::write(&path, contents)
+            // Every user inside may read them, whatever the caller's umask.
+            .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o644)))
+            .doing("write", &path)?;
         mounts.push(Mount {
             target: place.into(),
             kind: MountKind::Bind { source: path, readonly: config.read_only, recursive: false },

@@ -45,7 +45,8 @@ impl Engine {
                 self.kill_and_wait(container, &running)?;
             }
         }
-        wait_ended(container).map(drop)
+        // Its watcher may be held up by a reader that does not read.
+        wait_ended(container, Some(WATCHER_PATIENCE)).map(drop)
     }
 
     /// Sends a signal to a container's first process, as it is: one that the

@@ -5,9 +5,9 @@
 //! it. A shared directory below the image's layers has them once and for all;
 //! whatever an image has itself covers them.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use super::error::{IoContext as _, Result};
@@ -45,14 +45,18 @@ pub(crate) fn lower(root: &Path) -> Result<PathBuf> {
 }
 
 fn fill(tree: &Path) -> io::Result<()> {
-    let mut builder = DirBuilder::new();
-    builder.mode(0o755);
-    builder.create(tree)?;
+    // Set afterwards, so that the caller's umask takes nothing away.
+    let open_to_all =
+        |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode));
+    fs::create_dir(tree)?;
+    open_to_all(tree, 0o755)?;
     for name in DIRECTORIES {
-        builder.create(tree.join(name))?;
+        fs::create_dir(tree.join(name))?;
+        open_to_all(&tree.join(name), 0o755)?;
     }
     for name in FILES {
-        File::options().write(true).create_new(true).mode(0o644).open(tree.join(name))?;
+        File::create_new(tree.join(name))?;
+        open_to_all(&tree.join(name), 0o644)?;
     }
     Ok(())
 }

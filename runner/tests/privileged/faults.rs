@@ -190,6 +190,7 @@ fn privileged_forced_removal_wins_against_whoever_watches() {
     // Nobody reads what it writes, so its `rrun` waits for ever.
     let mut child = host.start(&["run", "--name", "box", "busybox", "yes"]);
     host.wait_for("box", "running");
+    host.rrun(&["stop", "box"]).ok();
     host.rrun(&["rm", "-f", "box"]).ok();
     host.assert_empty();
     child.wait().unwrap();

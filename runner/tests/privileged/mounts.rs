@@ -1,6 +1,7 @@
 //! What containers see of the host, and what they may change.
 
 use std::fs;
+use std::process::Command;
 
 use crate::harness::{Host, busybox_tar};
 
@@ -134,6 +135,16 @@ fn privileged_names_are_known_inside() {
         run("host", "cat /etc/resolv.conf"),
         fs::read_to_string("/etc/resolv.conf").unwrap_or_default().trim_end()
     );
+    // Every user inside may read them, whoever made them.
+    let mut command = Command::new("sh");
+    let script = r#"umask 077; exec "$@" run --rm -u app busybox cat /etc/hosts /etc/hostname"#;
+    let rrun = host.command();
+    command.args(["-c", script, "sh"]).arg(rrun.get_program());
+    for (key, value) in rrun.get_envs() {
+        command.env(key, value.unwrap());
+    }
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
     // They are the container's own: it may change them, and nobody sees it.
     let before = fs::read_to_string("/etc/hosts").unwrap();
     run("host", "echo 10.0.0.1 evil >> /etc/hosts");

@@ -9,6 +9,7 @@ mod reader;
 mod tail;
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify;
@@ -144,16 +145,21 @@ impl Watch {
     }
 }
 
-/// Waits until a container has ended and its end is recorded, or it is removed.
+/// Waits until a container has ended and its end is recorded, or it is removed,
+/// or `patience` is over; `None` waits for ever.
 ///
 /// # Errors
 ///
 /// When its state cannot be read.
-pub fn wait_ended(container: &Container) -> Result<Status> {
+pub fn wait_ended(container: &Container, patience: Option<Duration>) -> Result<Status> {
+    let begin = Instant::now();
     let watch = Watch::new(container.dir())?;
     loop {
         match (container.status()?, &watch) {
-            (Status::Running(_) | Status::Created, Some(watch)) if container.dir().exists() => {
+            (Status::Running(_) | Status::Created, Some(watch))
+                if container.dir().exists()
+                    && patience.is_none_or(|patience| begin.elapsed() < patience) =>
+            {
                 watch.wait()?;
             }
             (status, _) => return Ok(status),
