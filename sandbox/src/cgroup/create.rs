@@ -187,12 +187,25 @@ fn available_v2(position: &Position) -> BTreeSet<String> {
 fn enable(parent: &Path, needed: &BTreeSet<&str>) -> io::Result<()> {
     let file = parent.join("cgroup.subtree_control");
     let enabled = fs::read_to_string(&file)?;
+    if !(needed.is_empty() && enabled.trim().is_empty()) && is_occupied(parent)? {
+        return Err(io::ErrorKind::ResourceBusy.into());
+    }
     let missing: Vec<String> = needed
         .iter()
         .filter(|name| !enabled.split_ascii_whitespace().any(|enabled| enabled == **name))
         .map(|name| format!("+{name}"))
         .collect();
     if missing.is_empty() { Ok(()) } else { write(&file, &missing.join(" ")) }
+}
+
+/// Whether a group has processes of its own and so cannot hand controllers
+/// down. The kernel refuses some itself (`memory`), but takes those that work
+/// for single threads (`cpu`, `pids`): then groups made inside can have no
+/// processes at all, with or without limits.
+fn is_occupied(group: &Path) -> io::Result<bool> {
+    // The topmost group, which may have both, is the one without a type.
+    Ok(group.join("cgroup.type").exists()
+        && !fs::read_to_string(group.join("cgroup.procs"))?.trim().is_empty())
 }
 
 /// Makes and locks one directory.
@@ -272,6 +285,29 @@ mod tests {
         // A plain file keeps the rest of its old content, the kernel's does not.
         assert!(fs::read_to_string(&file).unwrap().starts_with("+pids"));
         assert!(enable(&tree.path().join("missing"), &BTreeSet::from(["pids"])).is_err());
+    }
+
+    #[test]
+    fn a_group_with_processes_hands_nothing_down() {
+        let tree = tempfile::tempdir().unwrap();
+        let control = tree.path().join("cgroup.subtree_control");
+        let put = |name: &str, content: &str| fs::write(tree.path().join(name), content).unwrap();
+        put("cgroup.subtree_control", "");
+        put("cgroup.procs", "7\n");
+        let pids = BTreeSet::from(["pids"]);
+        enable(tree.path(), &pids).unwrap();
+        put("cgroup.subtree_control", "");
+        put("cgroup.type", "domain\n");
+        let busy = |needed| enable(tree.path(), needed).unwrap_err().kind();
+        assert_eq!(busy(&pids), io::ErrorKind::ResourceBusy);
+        assert_eq!(fs::read_to_string(&control).unwrap(), "", "nothing is changed");
+        enable(tree.path(), &BTreeSet::new()).unwrap();
+        // Someone else has handed some down: no group inside can have processes.
+        put("cgroup.subtree_control", "pids\n");
+        assert_eq!(busy(&pids), io::ErrorKind::ResourceBusy);
+        assert_eq!(busy(&BTreeSet::new()), io::ErrorKind::ResourceBusy);
+        put("cgroup.procs", "");
+        enable(tree.path(), &pids).unwrap();
     }
 
     #[test]

@@ -56,14 +56,15 @@ impl Helper {
         self.mount_wanted(&root.fd, prepared)?;
         masks::apply(&proc, sys.as_ref(), &null)?;
         self.wait_for_caller()?;
-        if !cgroups.is_empty() {
-            // Inside the groups now: this is where the namespace's root is.
-            nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP)
-                .cannot(|| "create a control group namespace")?;
-            if let Some(sys) = &sys {
-                // Programs look there for their limits; none depends on it.
-                mounts::show_cgroups(sys, cgroups).ok();
-            }
+        // Inside the groups now: this is where the namespace's root is. Without
+        // groups it only hides where on the host this runs.
+        match nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP) {
+            Err(_) if cgroups.is_empty() => {}
+            other => other.cannot(|| "create a control group namespace")?,
+        }
+        if let (Some(sys), false) = (&sys, cgroups.is_empty()) {
+            // Programs look there for their limits; none depends on it.
+            mounts::show_cgroups(sys, cgroups).ok();
         }
         if root.readonly {
             sys::mount_setattr(root.fd.as_fd(), false, sys::MOUNT_ATTR_RDONLY)
