@@ -43,8 +43,13 @@ impl World {
         wait_until("the last process to end", || processes_below(root).is_empty().then_some(()));
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
         assert!(!mounts.contains(root), "mounts are left: {mounts}");
-        let left: Vec<_> = cgroups().difference(&self.cgroups).cloned().collect();
-        assert!(left.is_empty(), "cgroups are left: {left:?}");
+        // What comes and goes meanwhile is somebody else's.
+        let mut left: BTreeSet<_> = cgroups().difference(&self.cgroups).cloned().collect();
+        let what = format!("the cgroups {left:?} to be removed");
+        wait_until(&what, || {
+            left = left.intersection(&cgroups()).cloned().collect();
+            left.is_empty().then_some(())
+        });
     }
 }
 
