@@ -56,6 +56,10 @@ pub(crate) fn find() -> Result<File> {
     let mut looked_at = Vec::new();
     let places = match std::env::var_os("RRUN_INIT") {
         Some(path) => vec![PathBuf::from(path)],
+        // The shim is the helper itself, which was started under this name.
+        None if std::env::args_os().next().is_some_and(|name| name == NAME) => {
+            vec![PathBuf::from("/proc/self/exe")]
+        }
         None => places(&std::env::current_exe().cannot(|| "find the running program")?),
     };
     for path in places {
@@ -74,13 +78,6 @@ pub(crate) fn find() -> Result<File> {
 }
 
 fn places(program: &Path) -> Vec<PathBuf> {
-    // The shim is the helper itself, perhaps running from its sealed copy.
-    if program
-        .file_name()
-        .is_some_and(|name| name == NAME || name.as_encoded_bytes().starts_with(b"memfd:"))
-    {
-        return vec![PathBuf::from("/proc/self/exe")];
-    }
     let directory = program.parent().unwrap_or(Path::new("/"));
     let up = directory.parent().unwrap_or(Path::new("/"));
     vec![directory.join(NAME), up.join("libexec").join(NAME), up.join(NAME)]
@@ -158,7 +155,5 @@ mod tests {
             places("/usr/bin/rrun"),
             ["/usr/bin/rrun-init", "/usr/libexec/rrun-init", "/usr/rrun-init"]
         );
-        assert_eq!(places("/usr/libexec/rrun-init"), ["/proc/self/exe"]);
-        assert_eq!(places("/memfd:rrun-init (deleted)"), ["/proc/self/exe"]);
     }
 }
