@@ -33,6 +33,8 @@ impl Helper {
         if plan.process.terminal && !is_first {
             self.open_joined_terminal(root, plan)?;
         }
+        // The caller's keys are not for the container.
+        sys::join_new_keyring();
         // A session of its own, so that the caller's terminal is out of reach.
         rustix::process::setsid().cannot(|| "start a session")?;
         if plan.process.terminal {

@@ -12,6 +12,11 @@
 //! the kernel can run — on x86-64 also the 32-bit ones, which have numbers of
 //! their own — and refuses calls newer than our table with `ENOSYS` rather
 //! than `EPERM`, so that C libraries fall back to older ones.
+//!
+//! A known limit, which moby has too: a filter cannot look behind a pointer, so
+//! a 32-bit program can still make the socket families that are refused to
+//! `socket(2)` (`AF_ALG`, `AF_VSOCK`) through the old `socketcall(2)`. Refusing
+//! that one would take the network from every 32-bit program of glibc.
 
 mod compile;
 #[cfg(test)]

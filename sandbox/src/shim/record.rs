@@ -1,8 +1,9 @@
 //! The records that a shim leaves for others.
 
-use std::fs;
-use std::io;
-use std::path::Path;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use serde_json::json;
@@ -30,33 +31,55 @@ pub(super) fn write_running(
     put(path, &record.to_string())
 }
 
-/// Writes the record of a container's end.
-pub(super) fn write_exit(
-    path: &Path,
-    exit: Exit,
-    oom_killed: bool,
-    now: SystemTime,
-) -> io::Result<()> {
-    let signal = match exit {
-        Exit::Code(_) => None,
-        Exit::Signal(signal) => Some(signal),
-    };
-    let record = json!({
-        "code": exit.status(),
-        "signal": signal,
-        "oom_killed": oom_killed,
-        "finished": rfc3339_nanos(now),
-    });
-    put(path, &record.to_string())
+/// The place for the record of a container's end, taken while there is room:
+/// a full disk must not lose the exit status.
+pub(super) struct ExitRecord {
+    file: File,
+    temporary: PathBuf,
+    path: PathBuf,
+}
+
+/// More than the record ever needs; the rest is blanks.
+const EXIT_BYTES: usize = 512;
+
+impl ExitRecord {
+    /// Takes the place.
+    pub(super) fn reserve(path: &Path) -> io::Result<Self> {
+        let temporary = temporary(path);
+        let mut file = File::create(&temporary)?;
+        file.write_all(&[b' '; EXIT_BYTES])?;
+        Ok(Self { file, temporary, path: path.to_owned() })
+    }
+
+    /// Writes the record and puts it in place, without needing any room.
+    pub(super) fn write(self, exit: Exit, oom_killed: bool, now: SystemTime) -> io::Result<()> {
+        let signal = match exit {
+            Exit::Code(_) => None,
+            Exit::Signal(signal) => Some(signal),
+        };
+        let record = json!({
+            "code": exit.status(),
+            "signal": signal,
+            "oom_killed": oom_killed,
+            "finished": rfc3339_nanos(now),
+        });
+        self.file.write_all_at(record.to_string().as_bytes(), 0)?;
+        fs::rename(&self.temporary, &self.path)
+    }
 }
 
 /// Puts a file in place in one step. It is not synced: after a crash of the
 /// machine nothing runs that it could speak of.
 fn put(path: &Path, text: &str) -> io::Result<()> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".tmp");
+    let name = temporary(path);
     fs::write(&name, text)?;
     fs::rename(&name, path)
+}
+
+fn temporary(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".tmp");
+    PathBuf::from(name)
 }
 
 #[cfg(test)]
@@ -69,9 +92,12 @@ mod tests {
     fn records_are_json_objects() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("exit");
-        write_exit(&path, Exit::Signal(9), true, UNIX_EPOCH).unwrap();
+        let reserved = ExitRecord::reserve(&path).unwrap();
+        assert!(!path.exists());
+        reserved.write(Exit::Signal(9), true, UNIX_EPOCH).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().len(), EXIT_BYTES as u64);
         insta::assert_snapshot!(
-            fs::read_to_string(&path).unwrap(),
+            fs::read_to_string(&path).unwrap().trim_end(),
             @r#"{"code":137,"signal":9,"oom_killed":true,"finished":"1970-01-01T00:00:00.000000000Z"}"#
         );
         write_running(&path, (7, 8), (5, 6), UNIX_EPOCH).unwrap();

@@ -48,6 +48,8 @@ fn serve(channel: &mut Channel) -> Result<()> {
     rustix::process::chdir("/").cannot(|| "leave the directory")?;
     let mut log = LogWriter::new(&shim.log);
     let (sandbox, mut sources, _stdin) = start(&shim)?;
+    let end = record::ExitRecord::reserve(&shim.exit)
+        .cannot(|| format!("write {}", shim.exit.display()))?;
     let own = std::process::id();
     record::write_running(
         &shim.running,
@@ -71,8 +73,7 @@ fn serve(channel: &mut Channel) -> Result<()> {
     drop(log);
     // Whoever reads the record may remove the container at once.
     drop(keep);
-    record::write_exit(&shim.exit, exit, oom_killed, now())
-        .cannot(|| format!("write {}", shim.exit.display()))?;
+    end.write(exit, oom_killed, now()).cannot(|| format!("write {}", shim.exit.display()))?;
     run_exit_command(shim);
     Ok(())
 }

@@ -18,6 +18,6 @@ pub(crate) use mount::{
 pub(crate) use net::loopback_up;
 pub(crate) use process::{
     SeccompInstruction, close_on_exec_from, exec, exit_now, get_rlimit, ignore_hangup, inherited,
-    install_seccomp, reset_scheduler, reset_signals, send_signal, set_rlimit, set_tty_size,
-    take_terminal, wait_signal,
+    install_seccomp, join_new_keyring, reset_scheduler, reset_signals, send_signal, set_rlimit,
+    set_tty_size, take_terminal, wait_signal,
 };

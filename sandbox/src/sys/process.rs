@@ -195,3 +195,14 @@ pub(crate) fn ignore_hangup() -> io::Result<()> {
     }
     Ok(())
 }
+
+/// Gives the process a new, empty session keyring. Where there is none to be
+/// had (a kernel without keys, a filter, a quota), there is none to inherit or
+/// nothing that could be done.
+pub(crate) fn join_new_keyring() {
+    const KEYCTL_JOIN_SESSION_KEYRING: c_int = 1;
+    // SAFETY: takes a number and no name.
+    unsafe {
+        libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, std::ptr::null::<c_char>())
+    };
+}
