@@ -36,6 +36,12 @@ use position::Position;
 pub(crate) use position::attach_files_of;
 pub use remove::sweep;
 
+/// The file by which a thread enters a v1 group. For a process of one thread
+/// it does what `cgroup.procs` does, but a thread that writes *itself* needs no
+/// lock against all forks and exits of the machine, for which the kernel waits
+/// about 10 ms.
+const V1_TASKS: &str = "tasks";
+
 /// A control group that was made, in one or several trees.
 #[derive(Debug)]
 pub(crate) struct Cgroup {
@@ -54,18 +60,11 @@ struct Group {
 }
 
 impl Cgroup {
-    /// Puts a process into the group, in the trees where it was not born in it
-    /// (see [`Cgroup::unified`]).
-    pub(crate) fn attach(&self, pid: u32) -> Result<()> {
+    /// Returns the files to which a process writes itself to enter the group, in
+    /// the trees where it was not born in it (see [`Cgroup::unified`]).
+    pub(crate) fn attach_files(&self) -> Vec<PathBuf> {
         let v1 = self.groups.iter().filter(|group| !group.controllers.is_empty());
-        for path in v1.map(|group| group.path.join("cgroup.procs")) {
-            match create::write(&path, &pid.to_string()) {
-                // It has ended already, for reasons that it has told itself.
-                Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
-                other => other.cannot(|| format!("put process {pid} into {}", path.display()))?,
-            }
-        }
-        Ok(())
+        v1.map(|group| group.path.join(V1_TASKS)).collect()
     }
 
     /// Returns the v2 directory, for `CLONE_INTO_CGROUP`.

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
+use super::V1_TASKS;
 use crate::error::{Context as _, Result};
 
 /// The position of a process.
@@ -154,10 +155,12 @@ fn unescape(text: &str) -> PathBuf {
 /// where process `pid` is. Trees in which both are in one place are left out.
 pub(crate) fn attach_files_of(pid: u32) -> Result<Vec<PathBuf>> {
     let (own, other) = (Position::own()?, Position::of(&pid.to_string())?);
-    let trees = |position: Position| position.v1.into_iter().chain(position.v2);
-    let here: Vec<PathBuf> = trees(own).map(|tree| tree.own).collect();
-    let there = trees(other).map(|tree| tree.own).filter(|path| !here.contains(path));
-    Ok(there.map(|path| path.join("cgroup.procs")).collect())
+    let files = |position: Position| {
+        let v1 = position.v1.into_iter().map(|tree| tree.own.join(V1_TASKS));
+        v1.chain(position.v2.into_iter().map(|tree| tree.own.join("cgroup.procs")))
+    };
+    let here: Vec<PathBuf> = files(own).collect();
+    Ok(files(other).filter(|path| !here.contains(path)).collect())
 }
 
 #[cfg(test)]

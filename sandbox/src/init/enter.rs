@@ -16,7 +16,8 @@ use crate::spawn::{Enter, Plan};
 use crate::spec::Network;
 use crate::sys;
 
-/// Writes the process to its control groups, before it starts anything.
+/// Writes the process to its control groups, before it starts anything: `0` is
+/// whoever writes.
 pub(super) fn attach(files: &[PathBuf]) -> Result<()> {
     for file in files {
         OpenOptions::new()
@@ -55,8 +56,7 @@ impl Helper {
         let null = self.dev(&root.fd, &host, plan, &covered)?;
         self.mount_wanted(&root.fd, prepared)?;
         masks::apply(&proc, sys.as_ref(), &null)?;
-        self.wait_for_caller()?;
-        // Inside the groups now: this is where the namespace's root is. Without
+        // Inside the groups by now: this is where the namespace's root is. Without
         // groups it only hides where on the host this runs.
         match nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP) {
             Err(_) if cgroups.is_empty() => {}

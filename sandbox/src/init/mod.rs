@@ -118,14 +118,6 @@ impl Helper {
         }
     }
 
-    /// Waits until the caller has put this process into its control groups.
-    fn wait_for_caller(&mut self) -> Result<()> {
-        match self.channel.receive().cannot(|| "hear from the caller")? {
-            Some(Message::Ready) => Ok(()),
-            Some(_) | None => Err(Error::invalid("the caller ended")),
-        }
-    }
-
     /// Says everything there is to say, and that the command comes next.
     fn report_ready(&mut self) -> Result<()> {
         for warning in std::mem::take(&mut self.warnings) {

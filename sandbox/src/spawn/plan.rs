@@ -15,7 +15,7 @@ pub(crate) struct Plan {
     pub(crate) process: Process,
     /// Whether it is killed when the caller ends.
     pub(crate) die_with_parent: bool,
-    /// The `cgroup.procs` files that the process is to be written to.
+    /// The files of control groups that the process writes itself to.
     pub(crate) attach: Vec<PathBuf>,
     /// The capabilities that remain, as a bit set.
     pub(crate) capabilities: u64,

@@ -77,8 +77,7 @@ pub fn spawn(spec: &Spec, stdio: Stdio) -> Result<Sandboxed> {
         },
         process: without_security(&spec.process),
         die_with_parent: spec.die_with_parent,
-        // Done by this side, while the helper mounts: the kernel takes its time.
-        attach: Vec::new(),
+        attach: cgroup.as_ref().map(Cgroup::attach_files).unwrap_or_default(),
         capabilities,
         filter: filter.instructions,
         filter_log: filter.log,
@@ -89,9 +88,8 @@ pub fn spawn(spec: &Spec, stdio: Stdio) -> Result<Sandboxed> {
     if spec.network == Network::None {
         namespaces |= libc::CLONE_NEWNET;
     }
-    let attach = |pid| cgroup.as_ref().map_or(Ok(()), |cgroup| cgroup.attach(pid));
     let unified = cgroup.as_ref().and_then(Cgroup::unified);
-    let started = start(&plan, namespaces, unified, None, &attach, &stdio);
+    let started = start(&plan, namespaces, unified, None, &stdio);
     // The cgroup is removed on failure, too; what remains is left to `sweep`.
     let started = started.inspect_err(|_| {
         if let Some(cgroup) = &cgroup {
@@ -141,7 +139,7 @@ fn join(
         filter_log: filter.log,
         filter_speculation: filter.speculation,
     };
-    let started = start(&plan, 0, None, Some(&pidfd), &|_| Ok(()), &stdio)?;
+    let started = start(&plan, 0, None, Some(&pidfd), &stdio)?;
     drop(stdio);
     Ok(started.into_sandboxed(None, Vec::new()))
 }
@@ -161,9 +159,6 @@ fn without_security(process: &Process) -> Process {
     process.security.seccomp = crate::spec::Seccomp::Unconfined;
     process
 }
-
-/// Puts the process with this id into its control groups.
-type Attach<'a> = &'a dyn Fn(u32) -> Result<()>;
 
 /// What the helper answered.
 struct Started {
@@ -197,7 +192,6 @@ fn start(
     namespaces: i32,
     cgroup: Option<BorrowedFd<'_>>,
     target: Option<&OwnedFd>,
-    attach: Attach<'_>,
     stdio: &Stdio,
 ) -> Result<Started> {
     let program = open_helper()?;
@@ -222,7 +216,7 @@ fn start(
     })
     .map_err(|source| clone_failed(source, namespaces))?;
     drop(theirs);
-    converse(ours, plan, target, attach, pid, pidfd)
+    converse(ours, plan, target, pid, pidfd)
 }
 
 fn clone_failed(source: std::io::Error, namespaces: i32) -> Error {
@@ -240,7 +234,6 @@ fn converse(
     mut channel: Channel,
     plan: &Plan,
     target: Option<&OwnedFd>,
-    attach: Attach<'_>,
     pid: u32,
     pidfd: OwnedFd,
 ) -> Result<Started> {
@@ -255,11 +248,6 @@ fn converse(
             return Err(error).cannot(|| "instruct the helper");
         }
         _ => {}
-    }
-    attach(pid)?;
-    if target.is_none() {
-        // The helper may have failed by now, which it says below.
-        channel.send(&Message::Ready).ok();
     }
     let answers = Answers::collect(&mut channel)?;
     if let Some(error) = answers.failure {
