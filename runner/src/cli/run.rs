@@ -156,10 +156,11 @@ pub(super) fn run(args: RunArgs, context: &Context) -> anyhow::Result<u8> {
         engine.tidy();
         return Ok(0);
     }
-    let code = prepared.run_attached(|warnings| {
+    let started = |warnings: &[String]| {
         report::warn(warnings);
         cidfile.map_or(Ok(()), |cidfile| cidfile.keep(id.as_str()))
-    })?;
+    };
+    let code = prepared.run_attached(started, |text| report::warn(&[text.to_owned()]))?;
     engine.tidy();
     Ok(u8::try_from(code & 0xff).unwrap_or(u8::MAX))
 }

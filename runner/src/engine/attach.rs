@@ -10,6 +10,7 @@ use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::termios::{LocalModes, SpecialCodeIndex, tcgetattr, tcgetpgrp};
 
 use super::error::{IoContext as _, Result};
 use super::log::Stream;
@@ -22,6 +23,9 @@ use super::terminal::copy_size;
 /// How long output may stay silent after the process has ended. All its
 /// descendants ended with it; what they wrote is in the pipes.
 const LAST_WORDS: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
+
+/// Ctrl-C, unless a terminal is set to something else.
+const INTERRUPT_KEY: u8 = 3;
 
 /// How many interrupts in all mean that the caller has had enough of waiting.
 const PATIENCE: u32 = 3;
@@ -60,11 +64,11 @@ impl Attachment<'_> {
     ///
     /// # Errors
     ///
-    /// When waiting, signalling or logging fails.
+    /// When waiting or signalling fails.
     pub fn run(
         mut self,
         mut send: impl FnMut(Signal) -> Result<()>,
-        mut log: impl FnMut(Stream, &[u8]) -> io::Result<()>,
+        mut log: impl FnMut(Stream, &[u8]),
     ) -> Result<Option<Signal>> {
         let mut ended = false;
         let mut interrupts = 0;
@@ -76,20 +80,21 @@ impl Attachment<'_> {
             let ready = self.wait(ended)?;
             if ready.signal {
                 while let Some(signal) = self.signals.next()? {
+                    if ended && ASK_TO_END.contains(&signal.number()) {
+                        // Only a reader that does not read is waited for.
+                        return Ok(in_place_of);
+                    }
                     let killed = self.pass_on(signal, &mut interrupts, &mut send)?;
                     in_place_of = in_place_of.or(killed);
                 }
             }
-            if ready.input
-                && let Some(input) = &mut self.input
-                && let Err(error) = input.advance(|_| Ok(()))
-            {
-                // Whatever the caller's input is, it has no more to give.
-                tracing::debug!(%error, "input ends early");
+            if ready.input && self.advance_input() {
+                send(Signal::KILL)?;
+                in_place_of = Some(Signal::INT);
             }
             for index in ready.outputs {
                 let (stream, pump) = &mut self.outputs[index];
-                pump.advance(|bytes| log(*stream, bytes)).trying("copy the container's output")?;
+                pump.advance(|bytes| log(*stream, bytes));
             }
             if ready.ended {
                 ended = true;
@@ -136,6 +141,25 @@ impl Attachment<'_> {
             input: is_ready(first_input),
             silent: count == 0,
         })
+    }
+
+    /// Passes input on. Returns whether it holds the key that interrupts, and
+    /// the one to be interrupted is the first process and would not hear of it.
+    fn advance_input(&mut self) -> bool {
+        let mut typed = false;
+        if let Some(input) = &mut self.input {
+            input.advance(|bytes| typed = bytes.contains(&INTERRUPT_KEY));
+        }
+        let (true, true, Some(terminal)) = (typed, self.is_init, &self.terminal) else {
+            return false;
+        };
+        // A program that reads each key itself turns this off.
+        let interrupts = tcgetattr(terminal).is_ok_and(|settings| {
+            settings.local_modes.contains(LocalModes::ISIG)
+                && settings.special_codes[SpecialCodeIndex::VINTR] == INTERRUPT_KEY
+        });
+        let foreground = tcgetpgrp(terminal).map(|group| group.as_raw_nonzero().get());
+        interrupts && foreground == Ok(self.pid) && !process::hears(self.pid, Signal::INT)
     }
 
     /// Passes one signal on. Returns it if the process was killed in its place.

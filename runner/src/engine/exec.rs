@@ -69,7 +69,7 @@ impl Engine {
         let (ends, stdio) = session.streams()?;
         process.terminal_size = session.terminal_size();
         let joined = sandbox::exec(&target, &process, stdio).map_err(Error::Sandbox)?;
-        session.join(&joined, ends, false, |_, _| Ok(()))?;
+        session.join(&joined, ends, false, |_, _| {})?;
         drop(session);
         Ok(joined.wait().map_err(Error::Sandbox)?.status())
     }

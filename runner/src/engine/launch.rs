@@ -17,7 +17,7 @@ use super::name::Name;
 use super::options::Signal;
 use super::process::{boot_id, start_time};
 use super::request::{Identity, Request};
-use super::session::Session;
+use super::session::{Ends, Session};
 use super::state::{ExitRecord, Running, write_json};
 use super::{Engine, files, spec, stubs, volume};
 
@@ -139,42 +139,71 @@ impl Prepared<'_> {
     /// and signals, and returns its exit code.
     ///
     /// `started` is called once it runs, with what the user should know about
-    /// the start.
+    /// the start; `warn` when something goes wrong that does not concern the
+    /// program inside.
     ///
     /// # Errors
     ///
-    /// When it cannot be started or watched. Nothing is left then.
+    /// When it cannot be started; nothing is left then. When it cannot be
+    /// watched; it is ended then, and kept like any other that has ended.
     pub fn run_attached(
         mut self,
         started: impl FnOnce(&[String]) -> io::Result<()>,
+        warn: impl Fn(&str),
     ) -> Result<i32> {
         let process = &self.container.config.process;
         let session = Session::begin(process.terminal, self.container.config.open_stdin)?;
         let (ends, stdio) = session.streams()?;
         self.spec.process.terminal_size = session.terminal_size();
         let sandboxed = sandbox::spawn(&self.spec, stdio).map_err(Error::Sandbox)?;
-        self.write_running(&sandboxed)?;
+        // It has run: its files may be worth something, whatever happens now.
+        let ownership = self.take_ownership();
+        let watched = self.watch(session, &sandboxed, ends, started, &warn);
+        // The control group goes before the container's directory does.
+        drop(sandboxed);
+        if self.container.config.remove {
+            let removed = self.container.remove_owned(self.engine.containers(), ownership);
+            let code = watched?.code;
+            removed?;
+            return Ok(code);
+        }
+        // Whoever reads that it has ended may remove it at once.
+        drop(ownership);
+        let record = watched?;
+        if let Err(error) = write_json(&self.container.dir().join("exit"), &record) {
+            warn(&format!("the exit code is not recorded: {}", with_cause(&error)));
+        }
+        Ok(record.code)
+    }
+
+    /// Stays with a container that was started until it has ended.
+    fn watch(
+        &self,
+        session: Session,
+        sandboxed: &Sandboxed,
+        ends: Ends,
+        started: impl FnOnce(&[String]) -> io::Result<()>,
+        warn: &impl Fn(&str),
+    ) -> Result<ExitRecord> {
+        self.write_running(sandboxed)?;
         started(sandboxed.warnings()).trying("report the container's start")?;
         let mut log = LogWriter::new(&self.container.log());
         let clock = self.engine.clock;
-        let in_place_of = session.join(&sandboxed, ends, !process.init, |stream, bytes| {
-            log.write(stream == Stream::Stdout, bytes, clock().into())
+        // A full disk must not stop the program, nor keep its output from us.
+        let mut log_error = None;
+        let is_init = !self.container.config.process.init;
+        let in_place_of = session.join(sandboxed, ends, is_init, |stream, bytes| {
+            if let Err(error) = log.write(stream == Stream::Stdout, bytes, clock().into()) {
+                log_error.get_or_insert(error);
+            }
         })?;
-        log.finish().trying("write the container's log")?;
+        let finished = log.finish().err();
         drop(session);
-        let exit = sandboxed.wait().map_err(Error::Sandbox)?;
-        let record = self.exit_record(exit, in_place_of, sandboxed.oom_killed());
-        // The control group goes before the container's directory does.
-        drop(sandboxed);
-        let ownership = self.take_ownership();
-        if self.container.config.remove {
-            self.container.remove_owned(self.engine.containers(), ownership)?;
-        } else {
-            // Whoever reads that it has ended may remove it at once.
-            drop(ownership);
-            write_json(&self.container.dir().join("exit"), &record)?;
+        if let Some(error) = log_error.or(finished) {
+            warn(&format!("the container's log is not complete: {error}"));
         }
-        Ok(record.code)
+        let exit = sandboxed.wait().map_err(Error::Sandbox)?;
+        Ok(self.exit_record(exit, in_place_of, sandboxed.oom_killed()))
     }
 
     /// Records which process is the container's, and that this one watches it.
@@ -205,6 +234,14 @@ impl Prepared<'_> {
             Exit::Signal(signal) => Some(signal),
         };
         ExitRecord { code: exit.status(), signal, oom_killed, finished: (self.engine.clock)() }
+    }
+}
+
+/// Returns an error with its cause, on one line.
+fn with_cause(error: &Error) -> String {
+    match std::error::Error::source(error) {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
     }
 }
 

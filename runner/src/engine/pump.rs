@@ -72,41 +72,29 @@ impl Pump {
     ///
     /// When either side has gone, both are closed: the other one then notices
     /// as if they were one pipe.
-    ///
-    /// # Errors
-    ///
-    /// What `seen` returns, and read errors that do not mean the end.
-    pub fn advance(&mut self, mut seen: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+    pub fn advance(&mut self, mut seen: impl FnMut(&[u8])) {
         if self.buffer.is_empty() {
-            self.fill()?;
+            self.fill();
             if !self.buffer.is_empty() {
-                seen(&self.buffer)?;
+                seen(&self.buffer);
             }
         } else {
             self.drain();
         }
-        Ok(())
     }
 
-    fn fill(&mut self) -> io::Result<()> {
-        let Some(from) = &mut self.from else { return Ok(()) };
+    fn fill(&mut self) {
+        let Some(from) = &mut self.from else { return };
         self.buffer.resize(BLOCK, 0);
         let read = from.read(&mut self.buffer);
         self.buffer.truncate(*read.as_ref().unwrap_or(&0));
         self.written = 0;
         match read {
-            Ok(1..) => return Ok(()),
-            Ok(0) => {}
-            Err(error) if is_not_now(&error) => return Ok(()),
-            // The other side of a terminal was closed: its way of saying end.
-            Err(error) if error.raw_os_error() == Some(nix::libc::EIO) => {}
-            Err(error) => {
-                self.close();
-                return Err(error);
-            }
+            Ok(1..) => {}
+            Err(error) if is_not_now(&error) => {}
+            // A terminal whose other side is closed says EIO.
+            Ok(0) | Err(_) => self.close(),
         }
-        self.close();
-        Ok(())
     }
 
     fn drain(&mut self) {
@@ -152,11 +140,7 @@ mod tests {
         let mut pump = Pump::new(source, sink_in, false).unwrap();
         let mut seen = Vec::new();
         let mut step = |pump: &mut Pump| {
-            pump.advance(|bytes| {
-                seen.extend_from_slice(bytes);
-                Ok(())
-            })
-            .unwrap();
+            pump.advance(|bytes| seen.extend_from_slice(bytes));
         };
         source_in.write_all(b"hello").unwrap();
         step(&mut pump);
@@ -177,8 +161,8 @@ mod tests {
         let mut pump = Pump::new(source, sink_in, true).unwrap();
         drop(sink);
         source_in.write_all(b"x").unwrap();
-        pump.advance(|_| Ok(())).unwrap();
-        pump.advance(|_| Ok(())).unwrap();
+        pump.advance(|_| {});
+        pump.advance(|_| {});
         assert!(matches!(pump.interest(), Interest::Done));
         assert_eq!(source_in.write(b"y").unwrap_err().kind(), io::ErrorKind::BrokenPipe);
     }
@@ -190,8 +174,8 @@ mod tests {
         // 64 KiB fit into the pipe; of the next 64 KiB nothing does.
         for _ in 0..2 {
             source_in.write_all(&[b'x'; BLOCK]).unwrap();
-            pump.advance(|_| Ok(())).unwrap();
-            pump.advance(|_| Ok(())).unwrap();
+            pump.advance(|_| {});
+            pump.advance(|_| {});
         }
         assert!(matches!(pump.interest(), Interest::When(_, PollFlags::OUT)));
     }

@@ -96,7 +96,7 @@ impl Session {
         sandboxed: &Sandboxed,
         ends: Ends,
         is_init: bool,
-        log: impl FnMut(Stream, &[u8]) -> io::Result<()>,
+        log: impl FnMut(Stream, &[u8]),
     ) -> Result<Option<Signal>> {
         let connect = "connect the container's streams";
         let (mut terminal, mut input, mut outputs) = (None, None, Vec::new());

@@ -1,8 +1,9 @@
 //! `kill -9` at any moment: the next command understands what is left, and
 //! nothing stays for ever.
 
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::path::Path;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -70,6 +71,53 @@ fn privileged_a_killed_foreground_with_rm_is_swept() {
     host.rrun(&["run", "--rm", "busybox", "true"]).ok();
     host.assert_empty();
     assert!(cgroups(&id).is_empty());
+}
+
+/// A disk that is full costs the log, not the container.
+#[test]
+fn privileged_a_log_that_cannot_be_written_ends_nothing() {
+    let host = Host::new();
+    let script = "read line; echo got $line; echo kept >/file; read line; exit 4";
+    let mut command = host.command();
+    command.args(["run", "-i", "--name", "box", "busybox", "sh", "-c", script]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    host.wait_for("box", "running");
+    let id = host.ids().remove(0);
+    // Nothing can be written to a directory.
+    let log = host.root().join("containers").join(&id).join("log");
+    std::fs::create_dir(&log).unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(b"a\nb\n").unwrap();
+    drop(stdin);
+    let outcome = finish(child);
+    assert_eq!((outcome.code, outcome.stdout.as_str()), (4, "got a\n"), "{outcome:?}");
+    assert_eq!(host.inspect("box", "{{.State.ExitCode}}"), "4");
+    let upper = host.root().join("containers").join(&id).join("upper");
+    assert_eq!(std::fs::read_to_string(upper.join("file")).unwrap(), "kept\n");
+    host.rrun(&["rm", "box"]).ok();
+    host.assert_empty();
+}
+
+#[test]
+fn privileged_a_reader_that_does_not_read_can_be_given_up() {
+    let host = Host::new();
+    // More than the pipe to the reader takes, less than that and ours together.
+    let args = ["run", "--name", "box", "busybox", "head", "-c", "100000", "/dev/zero"];
+    let mut child = host.start(&args);
+    host.wait_for("box", "running");
+    let pid = host.inspect("box", "{{.State.Pid}}");
+    wait_until("the container ends", || !is_alive(&pid));
+    assert!(child.try_wait().unwrap().is_none(), "its output is waited for");
+    kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).unwrap();
+    let mut status = None;
+    wait_until("the signal is ignored", || {
+        status = child.try_wait().unwrap();
+        status.is_some()
+    });
+    assert_eq!(status.unwrap().code(), Some(0));
+    host.rrun(&["rm", "box"]).ok();
+    host.assert_empty();
 }
 
 #[test]
@@ -210,5 +258,26 @@ fn privileged_forced_removal_wins_against_whoever_watches() {
         host.rrun(&words.iter().map(String::as_str).collect::<Vec<_>>()).ok();
         host.ids().is_empty()
     });
+    host.assert_empty();
+}
+
+#[test]
+fn privileged_a_full_disk_stops_neither_program_nor_its_output() {
+    let host = Host::new();
+    // The log cannot be written: there is a directory in its place.
+    let mut child =
+        host.start(&["run", "--name", "box", "busybox", "sh", "-c", "sleep 1; echo out; exit 3"]);
+    host.wait_for("box", "running");
+    let dir = host.root().join("containers").join(host.ids().remove(0));
+    std::fs::create_dir(dir.join("log")).unwrap();
+    std::fs::create_dir(dir.join("exit.new")).unwrap();
+    child.stdin.take();
+    let outcome = finish(child);
+    assert_eq!((outcome.code, outcome.stdout.as_str()), (3, "out\n"), "{outcome:?}");
+    assert!(outcome.stderr.contains("warning: the container's log is not complete"), "{outcome:?}");
+    assert!(outcome.stderr.contains("warning: the exit code is not recorded"), "{outcome:?}");
+    // It is kept: its files may be worth something.
+    assert_eq!(host.inspect("box", "{{.State.Status}}"), "exited");
+    host.rrun(&["rm", "box"]).ok();
     host.assert_empty();
 }

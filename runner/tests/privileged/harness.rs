@@ -6,7 +6,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use oci::{DiffId, Digest, ImageConfig, Manifest, MediaType, Platform};
 use store::Store;
@@ -298,6 +298,13 @@ pub(crate) fn helper() -> &'static Path {
     static HELPER: OnceLock<PathBuf> = OnceLock::new();
     HELPER.get_or_init(|| {
         let target = Path::new(env!("CARGO_BIN_EXE_rrun")).parent().unwrap();
+        let sandbox = Path::new(env!("CARGO_MANIFEST_DIR")).join("../sandbox");
+        // Not asking cargo when it has nothing to do: it waits for other builds.
+        if let Ok(built) = fs::metadata(target.join("rrun-init"))
+            && built.modified().unwrap() > newest(&sandbox.join("src"))
+        {
+            return target.join("rrun-init");
+        }
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
         cargo.args(["build", "--quiet", "--package", "sandbox", "--bin", "rrun-init"]);
         if target.ends_with("release") {
@@ -308,4 +315,17 @@ pub(crate) fn helper() -> &'static Path {
         assert!(status.success(), "rrun-init cannot be built");
         target.join("rrun-init")
     })
+}
+
+/// Returns when anything in a tree was last changed.
+fn newest(path: &Path) -> SystemTime {
+    let metadata = fs::metadata(path).unwrap();
+    let own = metadata.modified().unwrap();
+    if !metadata.is_dir() {
+        return own;
+    }
+    fs::read_dir(path)
+        .unwrap()
+        .map(|entry| newest(&entry.unwrap().path()))
+        .fold(own, SystemTime::max)
 }

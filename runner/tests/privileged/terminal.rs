@@ -168,3 +168,24 @@ fn privileged_the_third_interrupt_kills_who_will_not_listen() {
     assert_eq!(finish(child).code, 130);
     host.assert_empty();
 }
+
+#[test]
+fn privileged_ctrl_c_ends_who_has_no_handler_on_a_terminal_too() {
+    let host = Host::new();
+    let args = ["run", "--rm", "-it", "busybox", "sh", "-c", "echo ready; exec sleep 100"];
+    let mut screen = Screen::new(&host, &args);
+    screen.shows("ready");
+    let before = Instant::now();
+    screen.types("\x03");
+    assert_eq!(screen.child.wait().unwrap().code(), Some(130));
+    assert!(before.elapsed() < Duration::from_secs(8), "at once");
+    assert!(!screen.is_raw());
+    // A program that takes each key for itself gets this one, too.
+    let script = "stty raw; echo ready; head -c 1 | grep -q $(printf '\\003'); echo got $?; exit 5";
+    let mut screen = Screen::new(&host, &["run", "--rm", "-it", "busybox", "sh", "-c", script]);
+    screen.shows("ready");
+    screen.types("\x03");
+    screen.shows("got 0");
+    assert_eq!(screen.child.wait().unwrap().code(), Some(5));
+    host.assert_empty();
+}

@@ -18,6 +18,8 @@ const RTMIN: i32 = 34;
 pub struct Signal(i32);
 
 impl Signal {
+    /// Interrupts a process, as Ctrl-C does.
+    pub const INT: Self = Self(2);
     /// Asks a process to end.
     pub const TERM: Self = Self(15);
     /// Ends a process whatever it thinks.
