@@ -61,7 +61,7 @@ impl Unpacked {
     /// # Errors
     /// Returns [`Error::Archive`] for a broken archive, and what placing returns.
     pub fn place(&self, placement: &mut Placement<'_>, to: &Destination) -> Result<()> {
-        place(placement, &self.tar, &self.path, to)
+        placement.without_chmod(|placement| place(placement, &self.tar, &self.path, to))
     }
 }
 
@@ -156,16 +156,8 @@ fn put(
         link: None,
         stamp: None,
     };
-    if node.is_dir() {
-        // A link to a directory (`/var/run`) stays one, as users of images expect.
-        let resolved = resolve(&*placement, &target, true)?;
-        if resolved.node.as_ref().is_some_and(Node::is_dir) {
-            placement.parents_of(&resolved.path)?;
-            return placement.put(&resolved.path, &node, Body::None, true);
-        }
-    }
     let is_file = matches!(node.kind, Kind::File { .. });
-    placement.put(&target, &node, if is_file { content } else { Body::None }, true)
+    placement.put_member(&target, &node, if is_file { content } else { Body::None })
 }
 
 /// Returns where a member's name leads, links of the directories above it followed.

@@ -63,7 +63,7 @@ pub fn digest(tree: &dyn Tree, selections: &[Vec<Selected>], threads: usize) -> 
     };
     for (word, selection) in selections.iter().enumerate() {
         for selected in selection {
-            let marker = format!("{word}:{}:", u8::from(selected.is_link));
+            let marker = format!("{word}:");
             for (path, node) in &selected.above {
                 add(path, path.clone(), node, true);
             }

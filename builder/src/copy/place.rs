@@ -181,23 +181,64 @@ impl<'a> Placement<'a> {
             }
             _ => {}
         }
+        let is_fresh = existing.is_none() || self.entries.get(target).is_some_and(|e| e.is_fresh);
         let mut node = node.clone();
         if node.kind == Kind::Socket {
             node.kind = Kind::File { size: 0 };
         }
         if is_source {
-            if let Some(owner) = self.owner {
-                (node.uid, node.gid) = (owner.uid, owner.gid);
-            }
-            if let Some(chmod) = &self.chmod
-                && !matches!(node.kind, Kind::Symlink { .. })
-            {
-                node.mode = chmod.apply(node.mode, node.is_dir());
-            }
+            self.apply_flags(&mut node);
         }
-        let is_fresh = existing.is_none() || self.entries.get(target).is_some_and(|e| e.is_fresh);
         self.entries.insert(target.to_owned(), Placed { node, body, is_fresh });
         Ok(())
+    }
+
+    /// Writes one member of an archive at exactly `target`, whose parents are there.
+    ///
+    /// Unlike a copied file it takes the place of whatever is there; only a directory
+    /// stays where the member is one as well.
+    ///
+    /// # Errors
+    /// Returns [`Error::ReservedName`].
+    pub fn put_member(&mut self, target: &Path, node: &Node, body: Body) -> Result<()> {
+        check_name(target)?;
+        let is_merged = node.is_dir() && self.is_dir(target);
+        let is_fresh = !is_merged || self.entries.get(target).is_some_and(|e| e.is_fresh);
+        self.make_room(target, is_merged);
+        let mut node = node.clone();
+        self.apply_flags(&mut node);
+        self.entries.insert(target.to_owned(), Placed { node, body, is_fresh });
+        Ok(())
+    }
+
+    /// Runs `work` without `--chmod`, which is not for what is unpacked.
+    ///
+    /// # Errors
+    /// Returns what `work` returns.
+    pub fn without_chmod(&mut self, work: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        let chmod = self.chmod.take();
+        let result = work(self);
+        self.chmod = chmod;
+        result
+    }
+
+    /// Applies `--chown` and `--chmod`.
+    fn apply_flags(&self, node: &mut Node) {
+        if let Some(owner) = self.owner {
+            (node.uid, node.gid) = (owner.uid, owner.gid);
+        }
+        if let Some(chmod) = &self.chmod
+            && !matches!(node.kind, Kind::Symlink { .. })
+        {
+            node.mode = chmod.apply(node.mode, node.is_dir());
+        }
+    }
+
+    /// Drops what was placed below `target`, unless it stays a directory.
+    fn make_room(&mut self, target: &Path, is_merged: bool) {
+        if !is_merged && self.entries.get(target).is_some_and(|placed| placed.node.is_dir()) {
+            self.entries.retain(|path, _| !path.starts_with(target));
+        }
     }
 
     /// Gives an entry placed before a second name; returns false when it is not there.
@@ -206,9 +247,10 @@ impl<'a> Placement<'a> {
     #[must_use]
     pub fn link(&mut self, existing: &Path, name: &Path, id: (u64, u64)) -> bool {
         let Some(placed) = self.entries.get(existing) else { return false };
-        if placed.node.is_dir() || self.base_is_dir(name) {
+        if placed.node.is_dir() || existing == name || existing.starts_with(name) {
             return false;
         }
+        self.make_room(name, false);
         let placed = self.entries.get_mut(existing).map(|placed| {
             placed.node.link.get_or_insert(id);
             placed.clone()
@@ -219,7 +261,7 @@ impl<'a> Placement<'a> {
         true
     }
 
-    fn base_is_dir(&self, path: &Path) -> bool {
+    fn is_dir(&self, path: &Path) -> bool {
         matches!(self.lookup(path), Ok(Some(node)) if node.is_dir())
     }
 

@@ -32,8 +32,6 @@ pub struct Selected {
     pub below: Vec<(PathBuf, Node)>,
     /// The directories to recreate above it, with `--parents`: path below the destination.
     pub above: Vec<(PathBuf, Node)>,
-    /// Whether the word named a symbolic link that led here.
-    pub is_link: bool,
     /// Whether the directory itself is recreated (`--parents`), not only its content copied.
     pub is_whole: bool,
 }
@@ -137,10 +135,6 @@ fn one(
         let ignored = tree.is_ignored(&resolved.path);
         return Err(Error::SourceMissing { path: full, ignored });
     };
-    let is_link = resolved.path != full && {
-        let unfollowed = resolve(tree, &full, false)?;
-        unfollowed.path != resolved.path
-    };
     let mut below = Vec::new();
     if node.is_dir() {
         for (found, node) in tree.walk(&resolved.path)? {
@@ -155,7 +149,7 @@ fn one(
         (path.file_name().map(PathBuf::from).unwrap_or_default(), Vec::new())
     };
     let is_whole = selector.parents && !path.as_os_str().is_empty();
-    Ok(vec![Selected { name, path: resolved.path, node, below, above, is_link, is_whole }])
+    Ok(vec![Selected { name, path: resolved.path, node, below, above, is_whole }])
 }
 
 /// Drops what `exclude` matches; an excluded directory stays if something below it does.

@@ -131,7 +131,7 @@ fn unpack(
     to: &Destination,
     site: &Site<'_>,
 ) -> Result<bool> {
-    if selected.is_link || !matches!(selected.node.kind, crate::tree::Kind::File { .. }) {
+    if !matches!(selected.node.kind, crate::tree::Kind::File { .. }) {
         return Ok(false);
     }
     let file = source.open(&selected.path)?;

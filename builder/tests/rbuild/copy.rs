@@ -227,6 +227,36 @@ fn add_unpacks_archives_by_their_content() {
 }
 
 #[test]
+fn an_archive_takes_the_place_of_what_is_there() {
+    let world = World::new();
+    let mut tar = tar::Builder::new(Vec::new());
+    for name in ["file", "link", "was_dir"] {
+        let mut header = tar::Header::new_ustar();
+        header.set_mode(0o755);
+        header.set_size(0);
+        if name == "was_dir" {
+            header.set_entry_type(tar::EntryType::Regular);
+        } else {
+            header.set_entry_type(tar::EntryType::Directory);
+        }
+        tar.append_data(&mut header, name, std::io::empty()).unwrap();
+    }
+    world.write("t.tar", tar.into_inner().unwrap());
+    world.link("t", "t.tar");
+    world.write("base/file", "old");
+    world.write("base/real/kept", "kept");
+    world.link("base/link", "real");
+    world.write("base/was_dir/gone", "gone");
+    // A link to an archive is one, and --chmod is not for what is in it.
+    world.build("FROM scratch AS base\nCOPY base /\nFROM base\nADD --chmod=700 t /\n");
+    let files = world.files();
+    assert_eq!(files["file/"], "755 dir");
+    assert_eq!(files["link/"], "755 dir");
+    assert_eq!(files["real/kept"], "644 \"kept\"");
+    assert_eq!(files["was_dir"], "755 \"\"");
+}
+
+#[test]
 fn what_only_looks_like_an_archive_is_copied() {
     let world = World::new();
     world.write("x.tar", "no tar");
