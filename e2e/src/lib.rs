@@ -14,10 +14,12 @@
 )]
 
 mod clean;
+mod dockerd;
 mod process;
 mod registry;
 mod world;
 
+pub use dockerd::Dockerd;
 pub use process::{Output, run, try_run, wait_until};
 pub use registry::{Registry, free_port};
 pub use world::World;

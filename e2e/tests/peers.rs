@@ -10,8 +10,8 @@ mod peer;
 use std::fs;
 use std::process::Command;
 
-use e2e::{Registry, World, run};
-use peer::{Dockerd, Podman, listing};
+use e2e::{Dockerd, Registry, World, run};
+use peer::{Podman, listing};
 
 const HELLO: &str = "FROM busybox\nRUN echo from rbuild >/hello && ln /hello /hard && ln -s hello /soft && chmod 4755 /hard\nENV A=b\nCMD [\"sh\", \"-c\", \"cat /soft; echo $A\"]\n";
 

@@ -1,9 +1,8 @@
-//! podman and docker, each with its own state among the test's files.
+//! podman with its state among the test's files, and how a tree is listed.
 
-use std::fs;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
-use e2e::{Output, World, run, try_run, wait_until};
+use e2e::{Output, World, run};
 
 /// podman with its own storage.
 #[derive(Debug)]
@@ -36,71 +35,6 @@ impl Podman {
             .env("CONTAINERS_CONF", &self.config)
             .args(["--root", &self.root, "--runroot", &self.runroot, "--storage-driver", "vfs"])
             .args(args))
-    }
-}
-
-/// A docker daemon with its own state and socket, which ends with the value.
-#[derive(Debug)]
-pub(crate) struct Dockerd {
-    child: Child,
-    socket: String,
-}
-
-impl Dockerd {
-    /// Starts dockerd and waits until it answers.
-    pub(crate) fn start(world: &World) -> Self {
-        let socket = world.path("docker.sock").to_str().unwrap().to_owned();
-        let log = fs::File::create(world.path("dockerd.log")).unwrap();
-        fs::write(world.path("daemon.json"), "{}").unwrap();
-        let child = Command::new("dockerd")
-            .args(["--storage-driver", "overlay2", "--exec-opt", "native.cgroupdriver=cgroupfs"])
-            .args(["--iptables=false", "--ip6tables=false", "--bridge", "none"])
-            .args(["--host", &format!("unix://{socket}")])
-            .arg("--config-file")
-            .arg(world.path("daemon.json"))
-            .arg("--data-root")
-            .arg(world.path("docker-data"))
-            .arg("--exec-root")
-            .arg(world.path("docker-exec"))
-            .arg("--pidfile")
-            .arg(world.path("docker.pid"))
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .expect("dockerd is installed");
-        let dockerd = Self { child, socket };
-        wait_until("dockerd", || {
-            try_run(dockerd.command().arg("version")).status.success().then_some(())
-        });
-        dockerd
-    }
-
-    /// The value of DOCKER_HOST.
-    pub(crate) fn host(&self) -> String {
-        format!("unix://{}", self.socket)
-    }
-
-    fn command(&self) -> Command {
-        // Debian's client: another one may stand first in the PATH.
-        let mut command = Command::new("/usr/bin/docker");
-        command.args(["--host", &self.host()]);
-        command
-    }
-
-    /// Runs a docker command, which must succeed.
-    #[track_caller]
-    pub(crate) fn run(&self, args: &[&str]) -> Output {
-        run(self.command().args(args))
-    }
-}
-
-impl Drop for Dockerd {
-    fn drop(&mut self) {
-        // SIGTERM lets it end its containers and containerd.
-        let pid = self.child.id().to_string();
-        let _asked = Command::new("kill").arg(&pid).status();
-        let _ended = self.child.wait();
     }
 }
 
