@@ -35,8 +35,9 @@ const DIRECTORIES: &[&str] = &[
     "trash",
 ];
 
-/// Names that may be in a store's root besides [`DIRECTORIES`]; `builds` belongs to the builder.
-const OTHER_NAMES: &[&str] = &["version", "version.new", "lock", "builds", "lost+found"];
+/// Names that may be in a store's root besides [`DIRECTORIES`]; `builds` belongs to the
+/// builder, `stubs` to the runner.
+const OTHER_NAMES: &[&str] = &["version", "version.new", "lock", "builds", "stubs", "lost+found"];
 
 /// The paths of one store.
 ///
