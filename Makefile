@@ -36,7 +36,8 @@ bench: ## Compares with other people's programs; prints ratios
 fuzz-smoke: ## Runs each fuzz target for a minute (needs cargo-fuzz and a nightly toolchain)
 	@for target in $$(cd fuzz && $(CARGO) fuzz list); do (cd fuzz && $(CARGO) fuzz run $$target -- -max_total_time=60) || exit 1; done
 
-install: build ## Installs the programs under PREFIX (/usr/local)
+install: ## Installs the built programs under PREFIX (/usr/local)
+	@test -x $(RELEASE)/rrun-init || { echo "error: nothing is built; run make build first" >&2; exit 1; }
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/libexec
 	install -m 755 $(RELEASE)/rbuild $(RELEASE)/rregistry $(RELEASE)/rrun $(DESTDIR)$(PREFIX)/bin/
 	install -m 755 $(RELEASE)/rrun-init $(DESTDIR)$(PREFIX)/libexec/
