@@ -1,25 +1,26 @@
 //! `rbuild build`, which is also `rbuild` alone.
 
+mod output;
+mod summary;
+
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use anyhow::{Context as _, bail};
-use oci::{Platform, Reference};
-use store::Lease;
 
 use super::environment::{self, colour_wanted};
-use super::progress::{Mode, Progress, human_size, seconds, write_stderr};
+use super::progress::{Mode, Progress, human_size, write_stderr};
 use super::{failure, signals, transfer};
 use crate::context::{Context as BuildContext, Index};
 use crate::dockerfile::{self, Dockerfile};
 use crate::error::Error;
 use crate::ignore::Ignore;
 use crate::plan::Options;
-use crate::solve::{self, Builds, Built, Cancel, Request};
+use crate::solve::{self, Builds, Cancel, Request};
 
 /// A Dockerfile larger than this is none.
 const MAX_DOCKERFILE_BYTES: u64 = 16 << 20;
@@ -29,9 +30,6 @@ const MAX_DOCKERFILE_BYTES: u64 = 16 << 20;
 /// The word `build` may be left out: `rbuild -t NAME .`
 #[derive(Debug, clap::Args)]
 pub(super) struct BuildArgs {
-    /// Name of the image (can be repeated)
-    #[arg(short, long, value_name = "NAME")]
-    tag: Vec<Reference>,
     /// Dockerfile, `-` for stdin [default: CONTEXT/Dockerfile]
     #[arg(short, long, value_name = "FILE")]
     file: Option<PathBuf>,
@@ -47,18 +45,6 @@ pub(super) struct BuildArgs {
     /// Look base images up in their registries even if they are here
     #[arg(long)]
     pull: bool,
-    /// Set a label of the image (can be repeated)
-    #[arg(long, value_name = "NAME=VALUE")]
-    label: Vec<String>,
-    /// Write the image ID to this file
-    #[arg(long, value_name = "FILE")]
-    iidfile: Option<PathBuf>,
-    /// Print nothing but the image ID
-    #[arg(short, long)]
-    quiet: bool,
-    /// Platform to build for; only the host's for now
-    #[arg(long, value_name = "OS/ARCH")]
-    platform: Option<Platform>,
     /// How progress is shown
     #[arg(
         long,
@@ -71,6 +57,8 @@ pub(super) struct BuildArgs {
     /// Allow plain HTTP and unverified certificates for registries of base images
     #[arg(long)]
     insecure: bool,
+    #[command(flatten)]
+    output: output::OutputArgs,
     /// Directory with the files to build from
     context: PathBuf,
 }
@@ -97,7 +85,7 @@ pub(super) fn run(args: &BuildArgs, context: &super::Context) -> anyhow::Result<
     let index_path = builds.context_index(&directory);
     let index = Index::open(&index_path, nanoseconds(environment::now()));
     let build_context = BuildContext::open(&directory, ignore, index)?;
-    let progress = Progress::start(if args.quiet { Mode::Quiet } else { args.progress });
+    let progress = Progress::start(if args.output.quiet { Mode::Quiet } else { args.progress });
     let target = options.target.clone().unwrap_or_default();
     let request = Request {
         file: &file,
@@ -127,72 +115,10 @@ pub(super) fn run(args: &BuildArgs, context: &super::Context) -> anyhow::Result<
     if let Err(error) = build_context.index().save(&index_path) {
         tracing::debug!(%error, "the next build reads all files again");
     }
-    let named = result.and_then(|built| name(args, &lease, &built).map(|()| built));
+    let named = result.and_then(|built| args.output.name(&lease, &built).map(|()| built));
     progress.finish();
     let built = named.map_err(|error| explained(error, &shown, &text))?;
-    report(args, &built, &progress, started)
-}
-
-/// Gives the image its names, writing only what is new.
-fn name(args: &BuildArgs, lease: &Lease, built: &Built) -> crate::Result<()> {
-    let images = lease.store().images();
-    if args.tag.is_empty() {
-        images.set_untagged(lease, &built.manifest)?;
-    }
-    for tag in &args.tag {
-        if images.get(tag)?.as_ref() != Some(&built.manifest) {
-            images.set(lease, tag, &built.manifest)?;
-        }
-    }
-    Ok(())
-}
-
-fn report(
-    args: &BuildArgs,
-    built: &Built,
-    progress: &Progress,
-    started: Instant,
-) -> anyhow::Result<()> {
-    if let Some(path) = &args.iidfile {
-        fs::write(path, built.image_id.to_string())
-            .with_context(|| format!("cannot write {}", path.display()))?;
-    }
-    if args.quiet {
-        writeln!(std::io::stdout(), "{}", built.image_id)?;
-    }
-    let (reused, run) = progress.counts();
-    let name = args.tag.first().map_or_else(|| "image".to_owned(), Reference::familiar);
-    if progress.is_json() {
-        let line = serde_json::json!({
-            "event": "built",
-            "names": args.tag.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            "image_id": built.image_id.to_string(),
-            "digest": built.manifest.digest.to_string(),
-            "size": built.size,
-            "ms": u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
-            "reused": reused,
-            "run": run,
-            "peak_memory": peak_memory_bytes(),
-        });
-        write_stderr(&format!("{line}\n"));
-    } else if progress.is_for_people() {
-        write_stderr(&format!(
-            "built {name}  {}  {}  in {}  ({reused} steps reused, {run} run, peak memory {})\n",
-            built.image_id.short(),
-            human_size(built.size),
-            seconds(started.elapsed()),
-            human_size(peak_memory_bytes()),
-        ));
-    }
-    Ok(())
-}
-
-/// Returns the most memory that this program or any process of a step had at one time.
-fn peak_memory_bytes() -> u64 {
-    use nix::sys::resource::{UsageWho, getrusage};
-    let peak = |who| getrusage(who).map_or(0, |usage| usage.max_rss());
-    let kib = peak(UsageWho::RUSAGE_SELF).max(peak(UsageWho::RUSAGE_CHILDREN));
-    u64::try_from(kib).unwrap_or(0) * 1024
+    args.output.report(&built, &progress, started)
 }
 
 /// Prints what is known about a failure, and returns what is left to say.
@@ -292,16 +218,8 @@ fn options(args: &BuildArgs) -> anyhow::Result<Options> {
             }
         }
     }
-    let mut labels = BTreeMap::new();
-    for text in &args.label {
-        let (name, value) = text.split_once('=').unwrap_or((text, ""));
-        labels.insert(name.to_owned(), value.to_owned());
-    }
-    let host = Platform::host();
-    let platform = args.platform.clone().unwrap_or_else(|| host.clone());
-    if !host.matches(&platform) {
-        bail!("building for {platform} on {host} is not supported yet");
-    }
+    let labels = args.output.labels();
+    let platform = args.output.platform()?;
     Ok(Options { target: args.target.clone(), build_args, labels, platform })
 }
 

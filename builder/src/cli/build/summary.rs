@@ -1,0 +1,45 @@
+//! The last line of a build: name, digest, size, time, steps, memory.
+
+use std::time::Duration;
+
+use oci::Reference;
+
+use super::super::progress::{Progress, human_size, seconds, write_stderr};
+use crate::solve::Built;
+
+/// Prints the summary in the form that the progress has.
+pub(super) fn print(names: &[Reference], built: &Built, progress: &Progress, took: Duration) {
+    let (reused, run) = progress.counts();
+    let peak_memory = peak_memory_bytes();
+    if progress.is_json() {
+        let line = serde_json::json!({
+            "event": "built",
+            "names": names.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "image_id": built.image_id.to_string(),
+            "digest": built.manifest.digest.to_string(),
+            "size": built.size,
+            "ms": u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            "reused": reused,
+            "run": run,
+            "peak_memory": peak_memory,
+        });
+        write_stderr(&format!("{line}\n"));
+    } else if progress.is_for_people() {
+        let name = names.first().map_or_else(|| "image".to_owned(), Reference::familiar);
+        write_stderr(&format!(
+            "built {name}  {}  {}  in {}  ({reused} steps reused, {run} run, peak memory {})\n",
+            built.image_id.short(),
+            human_size(built.size),
+            seconds(took),
+            human_size(peak_memory),
+        ));
+    }
+}
+
+/// Returns the most memory that this program or any process of a step had at one time.
+fn peak_memory_bytes() -> u64 {
+    use nix::sys::resource::{UsageWho, getrusage};
+    let peak = |who| getrusage(who).map_or(0, |usage| usage.max_rss());
+    let kib = peak(UsageWho::RUSAGE_SELF).max(peak(UsageWho::RUSAGE_CHILDREN));
+    u64::try_from(kib).unwrap_or(0) * 1024
+}
