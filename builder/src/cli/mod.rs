@@ -13,6 +13,7 @@
 
 mod archive;
 mod build;
+mod debug;
 mod environment;
 mod failure;
 mod images;
@@ -69,6 +70,8 @@ enum Command {
     Prune(prune::PruneArgs),
     Login(login::LoginArgs),
     Logout(login::LogoutArgs),
+    #[command(hide = true)]
+    Debug(debug::DebugArgs),
 }
 
 /// What every command starts from.
@@ -85,14 +88,10 @@ impl Context {
 
 /// Runs the program with these arguments (the first is its own name).
 ///
-/// An ordinary user's images belong to ids of a user namespace, which is entered first:
-/// the program must have a single thread.
+/// An ordinary user's images belong to ids of a user namespace, which is entered before
+/// anything is done with them: the program must have a single thread.
 #[must_use]
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    if let Err(error) = sandbox::rootless::enter_if_needed() {
-        failure::print(&error.into());
-        return ExitCode::FAILURE;
-    }
     let arguments = with_default_command(arguments.into_iter().collect());
     let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
@@ -102,6 +101,12 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
         }
     };
+    if !matches!(cli.command, Command::Debug(_))
+        && let Err(error) = sandbox::rootless::enter_if_needed()
+    {
+        failure::print(&error.into());
+        return ExitCode::FAILURE;
+    }
     let root = cli.root.unwrap_or_else(environment::default_root);
     let context = Context { root };
     let result = match cli.command {
@@ -117,6 +122,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Prune(args) => prune::run(&args, &context),
         Command::Login(args) => login::login(&args),
         Command::Logout(args) => login::logout(&args),
+        Command::Debug(args) => debug::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

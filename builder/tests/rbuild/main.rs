@@ -4,6 +4,7 @@
 
 mod cache;
 mod copy;
+mod language;
 mod messages;
 mod privileged;
 mod world;
