@@ -77,6 +77,7 @@ impl Store {
             report.chains += sweep("chains")?;
         }
         self.sweep_links()?;
+        self.sweep_origins(&marks)?;
         drop(locked);
         report.bytes = trash::empty(self.root())?;
         tracing::debug!(?report, "collected garbage");

@@ -46,6 +46,7 @@ mod ingest;
 pub mod layers;
 mod lease;
 mod mark;
+mod origins;
 mod pins;
 mod prune;
 pub mod remote;

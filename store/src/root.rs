@@ -36,8 +36,9 @@ const DIRECTORIES: &[&str] = &[
 ];
 
 /// Names that may be in a store's root besides [`DIRECTORIES`]; `builds` belongs to the
-/// builder, `stubs` to the runner.
-const OTHER_NAMES: &[&str] = &["version", "version.new", "lock", "builds", "stubs", "lost+found"];
+/// builder, `stubs` to the runner, and `origins` is made when it is needed.
+const OTHER_NAMES: &[&str] =
+    &["version", "version.new", "lock", "builds", "stubs", "origins", "lost+found"];
 
 /// The paths of one store.
 ///
@@ -156,6 +157,12 @@ impl Root {
     #[must_use]
     pub fn compressed(&self) -> PathBuf {
         self.path.join("compressed")
+    }
+
+    /// Returns the directory that remembers where missing blobs can be had.
+    #[must_use]
+    pub fn origins(&self) -> PathBuf {
+        self.path.join("origins")
     }
 
     /// Returns the directory of containers, one directory each.
