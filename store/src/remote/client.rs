@@ -23,7 +23,7 @@ use crate::lease::Lease;
 /// not be used from within another async runtime.
 #[derive(Debug)]
 pub struct Client {
-    transport: Transport,
+    pub(super) transport: Transport,
     runtime: OnceLock<Runtime>,
     is_cancelled: watch::Sender<bool>,
 }
@@ -92,6 +92,16 @@ impl Client {
         self.run(push::push(&self.transport, lease, image, to, options, sink))
     }
 
+    /// Downloads a blob that is not in the store from where the store knows it to be; tells whether
+    /// it had to be.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::BlobUnknown`] if nobody knows where it is; else as [`pull`](Self::pull).
+    pub fn fetch_blob(&self, lease: &Lease, blob: &Descriptor, sink: &Sink<'_>) -> Result<bool> {
+        self.run(push::fetch_blob(&self.transport, lease, blob, sink))
+    }
+
     /// Asks a registry whether it accepts a credential. `registry` is the host as it stands in
     /// references; [`AuthFile::store`](super::AuthFile::store) writes the credential down.
     ///
@@ -109,7 +119,7 @@ impl Client {
     }
 
     /// Runs on this thread until the end, or until somebody cancels.
-    fn run<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+    pub(super) fn run<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
         let mut is_cancelled = self.is_cancelled.subscribe();
         self.runtime()?.block_on(async {
             tokio::select! {

@@ -43,25 +43,28 @@ impl Journey<'_> {
         let (digest, task) = (blob.digest, Task::Download);
         (self.sink)(Event::Started { digest, task, size: blob.size });
         let what = format!("blob {digest}");
-        let call = Call {
-            host: self.host,
-            what: &what,
-            method: Method::GET,
-            url: self.host.url(&format!("{}/blobs/{digest}", self.repository)),
-            headers: HeaderMap::new(),
-            scope: self.scope,
-            understood: &[
-                StatusCode::OK,
-                StatusCode::PARTIAL_CONTENT,
-                StatusCode::RANGE_NOT_SATISFIABLE,
-            ],
-        };
+        let mut call = self.blob_call(&digest, &what);
+        call.understood =
+            &[StatusCode::OK, StatusCode::PARTIAL_CONTENT, StatusCode::RANGE_NOT_SATISFIABLE];
         let patience = self.transport.patience();
         let mut download =
             Download { journey: self, blob, call, patience, received: 0, furthest: 0 };
         download.run().await?;
         (self.sink)(Event::Finished { digest, task });
         Ok(())
+    }
+
+    /// Returns the request for a blob.
+    pub(super) fn blob_call<'a>(&'a self, digest: &Digest, what: &'a str) -> Call<'a> {
+        Call {
+            host: self.host,
+            what,
+            method: Method::GET,
+            url: self.host.url(&format!("{}/blobs/{digest}", self.repository)),
+            headers: HeaderMap::new(),
+            scope: self.scope,
+            understood: &[StatusCode::OK, StatusCode::PARTIAL_CONTENT],
+        }
     }
 }
 
@@ -115,9 +118,7 @@ impl Download<'_> {
         }
         self.call.headers.remove(RANGE);
         if self.received > 0 {
-            let range = format!("bytes={}-", self.received);
-            let range = HeaderValue::try_from(range).expect("digits and signs are a header");
-            self.call.headers.insert(RANGE, range);
+            self.call.headers.insert(RANGE, range_from(self.received));
         }
         let mut response = self.journey.transport.exchange(&self.call, None).await?;
         self.position(&response, writer).await?;
@@ -211,8 +212,13 @@ impl Download<'_> {
     }
 }
 
+/// Returns the header that asks for everything from an offset on.
+pub(super) fn range_from(offset: u64) -> HeaderValue {
+    HeaderValue::try_from(format!("bytes={offset}-")).expect("digits and signs are a header")
+}
+
 /// Returns where a partial answer starts, and the length of the whole if it says so.
-fn content_range(headers: &HeaderMap) -> Option<(u64, Option<u64>)> {
+pub(super) fn content_range(headers: &HeaderMap) -> Option<(u64, Option<u64>)> {
     let value = headers.get(CONTENT_RANGE)?.to_str().ok()?;
     let (range, total) = value.strip_prefix("bytes ")?.split_once('/')?;
     let (start, _end) = range.split_once('-')?;

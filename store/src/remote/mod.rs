@@ -5,7 +5,10 @@
 //!  ├─ pull          reference → manifest → blobs in parallel → layers
 //!  │   └─ download  one blob: resumed, verified, written through Ingest
 //!  ├─ push          layers compressed → blobs in parallel → manifest last
+//!  │   ├─ session   the same, while the image is still being made
 //!  │   └─ upload    one blob: asked for, mounted, or sent; resumed
+//!  │       └─ source   its bytes: from the store, or relayed from another registry
+//!  ├─ documents     manifests and indexes, fetched and put
 //!  └─ login         checks credentials; auth writes them down
 //!      transport    one request: redirects, tokens, retries
 //!       ├─ hosts    which scheme, proxy and certificates a host wants
@@ -26,6 +29,7 @@
 mod auth;
 mod client;
 mod date;
+mod documents;
 mod download;
 mod error;
 mod event;
@@ -35,6 +39,8 @@ mod options;
 mod pull;
 mod push;
 mod retry;
+mod session;
+mod source;
 mod transport;
 mod upload;
 
@@ -46,3 +52,4 @@ pub use options::{ClientOptions, Proxies};
 pub use pull::{PullOptions, Pulled};
 pub use push::PushOptions;
 pub use retry::Retry;
+pub use session::{PushSession, SharedSink};

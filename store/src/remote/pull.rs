@@ -1,28 +1,20 @@
 //! From a name to an image in the store.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write as _;
 
 use futures_util::future::try_join_all;
 use oci::{
-    Descriptor, DiffId, Digest, Document, ImageConfig, Index, MAX_CONFIG_BYTES, MAX_MANIFEST_BYTES,
-    Manifest, MediaType, Platform, Reference,
+    Descriptor, DiffId, Digest, Document, ImageConfig, MAX_CONFIG_BYTES, Manifest, Platform,
+    Reference,
 };
-use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
-use reqwest::{Method, Response, StatusCode};
 use tokio::sync::Semaphore;
 
 use super::auth::Scope;
 use super::download::Journey;
 use super::error::{Error, Result};
 use super::event::{Event, Sink, Task};
-use super::retry::Failure;
-use super::transport::{Call, Transport, protocol};
-use crate::error::IoContext as _;
+use super::transport::{Transport, protocol};
 use crate::lease::Lease;
-
-/// How many indexes may lead to each other before a manifest.
-const MAX_INDEX_DEPTH: usize = 4;
 
 /// How many layers are unpacked at once: unpacking is decompression and small files, so more than
 /// the processors gain little.
@@ -53,13 +45,6 @@ pub struct Pulled {
     pub manifest: Descriptor,
     /// Whether the name already led here, and nothing had to be downloaded.
     pub is_up_to_date: bool,
-}
-
-/// A document of a registry: its bytes are what its descriptor says.
-struct Fetched {
-    descriptor: Descriptor,
-    bytes: Vec<u8>,
-    document: Document,
 }
 
 /// Pulls an image and gives it its name in the store.
@@ -108,125 +93,6 @@ pub(super) async fn resolve(
 }
 
 impl Journey<'_> {
-    /// Fetches what a name stands for.
-    async fn manifest(&self, reference: &Reference) -> Result<Fetched> {
-        match (reference.digest(), reference.tag()) {
-            (Some(digest), _) => self.fetch(&digest.to_string(), Some(*digest), None).await,
-            (None, Some(tag)) => self.fetch(tag.as_str(), None, None).await,
-            (None, None) => unreachable!("a reference has a tag or a digest"),
-        }
-    }
-
-    /// Follows indexes to the manifest for a platform; returns the indexes on the way as well.
-    async fn image(&self, root: Fetched, platform: &Platform) -> Result<(Vec<Fetched>, Fetched)> {
-        let (mut indexes, mut current) = (Vec::new(), root);
-        while let Document::Index(index) = &current.document {
-            if indexes.len() >= MAX_INDEX_DEPTH {
-                return Err(protocol(self.host, "its indexes lead to further indexes without end"));
-            }
-            let entry = index.select(platform).ok_or_else(|| unavailable(index, platform))?.clone();
-            indexes.push(current);
-            let name = entry.digest.to_string();
-            current = self.fetch(&name, Some(entry.digest), Some(&entry)).await?;
-            current.descriptor = entry;
-        }
-        Ok((indexes, current))
-    }
-
-    /// Fetches a manifest or index by tag or digest, and verifies it.
-    async fn fetch(
-        &self,
-        name: &str,
-        digest: Option<Digest>,
-        entry: Option<&Descriptor>,
-    ) -> Result<Fetched> {
-        let what = format!("manifest {name} of {}", self.repository);
-        let (bytes, stated) = match self.stored(digest)? {
-            Some(bytes) => (bytes, entry.map(|entry| entry.media_type.clone())),
-            None => self.get(name, &what).await?,
-        };
-        let actual = match digest {
-            Some(digest) => Digest::of(digest.algorithm(), &bytes),
-            None => Digest::sha256(&bytes),
-        };
-        let host = || self.host.name.clone();
-        if digest.is_some_and(|digest| digest != actual) {
-            return Err(Error::Corrupt { host: host(), what, actual });
-        }
-        if let Some(entry) = entry
-            && entry.size != bytes.len() as u64
-        {
-            let reason = format!("{what} has {} bytes, its index says {}", bytes.len(), entry.size);
-            return Err(protocol(self.host, &reason));
-        }
-        let stated = entry.map(|entry| entry.media_type.clone()).or(stated);
-        let document = Document::parse(&bytes, stated.as_ref())
-            .map_err(|source| Error::Document { host: host(), what, source })?;
-        let descriptor = Descriptor::new(document.media_type(), actual, bytes.len() as u64);
-        Ok(Fetched { descriptor, bytes, document })
-    }
-
-    /// Returns a document that the store has. It is pinned, so that it stays.
-    fn stored(&self, digest: Option<Digest>) -> Result<Option<Vec<u8>>> {
-        let Some(digest) = digest else { return Ok(None) };
-        self.lease.pin(&digest)?;
-        match self.lease.store().blobs().contains(&digest)? {
-            true => Ok(Some(self.lease.store().blobs().read(&digest, MAX_MANIFEST_BYTES as u64)?)),
-            false => Ok(None),
-        }
-    }
-
-    /// Downloads a document of limited size into memory.
-    async fn get(&self, name: &str, what: &str) -> Result<(Vec<u8>, Option<MediaType>)> {
-        let accept = MediaType::MANIFESTS.map(|media_type| media_type.to_string()).join(", ");
-        let accept = HeaderValue::try_from(accept).expect("media types are a header");
-        let call = Call {
-            host: self.host,
-            what,
-            method: Method::GET,
-            url: self.host.url(&format!("{}/manifests/{name}", self.repository)),
-            headers: HeaderMap::from_iter([(ACCEPT, accept)]),
-            scope: self.scope,
-            understood: &[StatusCode::OK],
-        };
-        let mut patience = self.transport.patience();
-        loop {
-            match self.get_once(&call).await {
-                Ok(found) => return Ok(found),
-                Err(failure) => {
-                    self.transport.pause(&mut patience, failure, &call, self.sink).await?;
-                }
-            }
-        }
-    }
-
-    async fn get_once(&self, call: &Call<'_>) -> Result<(Vec<u8>, Option<MediaType>), Failure> {
-        let mut response = self.transport.exchange(call, None).await?;
-        let media_type = content_type(&response);
-        let mut bytes = Vec::new();
-        loop {
-            let piece = self.transport.piece(&mut response, call).await?;
-            let Some(piece) = piece else { break };
-            bytes.extend_from_slice(&piece);
-            if bytes.len() > MAX_MANIFEST_BYTES {
-                let (size, limit) = (bytes.len(), MAX_MANIFEST_BYTES);
-                let source = oci::Error::TooLarge { what: "manifest", size, limit };
-                let (host, what) = (self.host.name.clone(), call.what.to_owned());
-                return Err(Error::Document { host, what, source }.into());
-            }
-        }
-        let promised = response.headers().get("docker-content-digest");
-        let promised = promised.and_then(|value| value.to_str().ok()?.parse::<Digest>().ok());
-        if let Some(promised) = promised {
-            let actual = Digest::of(promised.algorithm(), &bytes);
-            if actual != promised {
-                let (host, what) = (self.host.name.clone(), call.what.to_owned());
-                return Err(Error::Corrupt { host, what, actual }.into());
-            }
-        }
-        Ok((bytes, media_type))
-    }
-
     /// Makes sure that the config and all layers are in the store, unpacked if that is wanted.
     /// Returns whether anything was downloaded.
     async fn content(&self, manifest: &Manifest, options: &PullOptions) -> Result<bool> {
@@ -316,31 +182,4 @@ impl Journey<'_> {
         (self.sink)(Event::Finished { digest, task });
         Ok(())
     }
-
-    /// Puts a document into the store, byte for byte as it came.
-    fn keep(&self, fetched: &Fetched) -> Result<()> {
-        let (digest, size) = (fetched.descriptor.digest, fetched.descriptor.size);
-        self.lease.pin(&digest)?;
-        if self.lease.store().blobs().contains(&digest)? {
-            return Ok(());
-        }
-        let mut ingest = self.lease.ingest_with(digest.algorithm())?;
-        let path = self.lease.store().root().blob(&digest);
-        ingest.write_all(&fetched.bytes).doing("write", path)?;
-        ingest.commit(Some((digest, size)))?;
-        Ok(())
-    }
-}
-
-fn content_type(response: &Response) -> Option<MediaType> {
-    let value = response.headers().get(CONTENT_TYPE)?.to_str().ok()?;
-    MediaType::from_content_type(value).ok()
-}
-
-fn unavailable(index: &Index, wanted: &Platform) -> Error {
-    let known: Vec<String> = index.platforms().iter().map(ToString::to_string).collect();
-    let available =
-        if known.is_empty() { "no platform at all".to_owned() } else { known.join(", ") };
-    let wanted = Box::new(wanted.clone());
-    crate::Error::PlatformUnavailable { wanted, available }.into()
 }

@@ -4,6 +4,7 @@
 //! last: whoever finds a manifest in the registry finds what it lists.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use futures_util::future::try_join_all;
@@ -11,20 +12,18 @@ use oci::{
     Compression, Descriptor, DiffId, Digest, Document, ImageConfig, Index, MAX_CONFIG_BYTES,
     MAX_MANIFEST_BYTES, Manifest, MediaType, Platform, Reference, Repository,
 };
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
-use reqwest::{Method, StatusCode};
 use tokio::sync::Semaphore;
 
+use super::auth::Scope;
+use super::documents::MAX_INDEX_DEPTH;
 use super::download::Journey;
 use super::error::{Error, Result};
 use super::event::{Event, Sink, Task};
-use super::transport::{Call, Transport};
+use super::source::Source;
+use super::transport::Transport;
 use super::upload;
 use crate::lease::Lease;
 use crate::store::Store;
-
-/// How many levels of indexes are pushed.
-const MAX_INDEX_DEPTH: usize = 4;
 
 /// How to push.
 #[derive(Clone, Debug)]
@@ -35,12 +34,22 @@ pub struct PushOptions {
     pub compression: Compression,
     /// The level of compression; `None` for the codec's default.
     pub level: Option<u32>,
+    /// Whether layers that are compressed differently are compressed again.
+    pub force_compression: bool,
+    /// Whether the manifest is put under its digest only, and the name's tag is left alone.
+    pub by_digest: bool,
 }
 
 impl Default for PushOptions {
     /// Pushes for this machine, with layers that every client can read.
     fn default() -> Self {
-        Self { platform: Platform::host(), compression: Compression::Gzip, level: None }
+        Self {
+            platform: Platform::host(),
+            compression: Compression::Gzip,
+            level: None,
+            force_compression: false,
+            by_digest: false,
+        }
     }
 }
 
@@ -53,36 +62,54 @@ pub(super) async fn push(
     options: &PushOptions,
     sink: &Sink<'_>,
 ) -> Result<Descriptor> {
-    lease.pin(&image.digest)?;
     let host = transport.hosts.of(to).await?;
     let (repository, scope) = (to.repository(), &upload::scope(to.repository()));
     let journey = Journey { transport, host: &host, repository, scope, lease, sink };
-    let sources = sources(lease.store(), to)?;
-    let parallel = transport.hosts.options().parallel.max(1);
-    let push = Push { journey, options, sources, uploading: Semaphore::new(parallel) };
-    let (descriptor, bytes) = push.content(image, 0).await?;
-    let name = match (to.tag(), to.digest()) {
-        (Some(tag), _) => tag.to_string(),
-        (None, Some(digest)) if *digest == descriptor.digest => digest.to_string(),
-        (None, Some(digest)) => {
-            let reason = format!("its manifest is {}, not {digest}", descriptor.digest);
-            return Err(Error::NotPushable { reason });
-        }
-        (None, None) => unreachable!("a reference has a tag or a digest"),
-    };
-    push.manifest(&name, &descriptor, bytes).await?;
-    Ok(descriptor)
+    Push::new(journey, to, options)?.publish(image, to).await
 }
 
-struct Push<'a> {
-    journey: Journey<'a>,
+/// What travels to one repository.
+pub(super) struct Push<'a> {
+    pub(super) journey: Journey<'a>,
     options: &'a PushOptions,
     /// Where in the registry blobs may be found.
     sources: BTreeMap<Digest, Repository>,
     uploading: Semaphore,
+    /// What the repository has by now.
+    present: Mutex<BTreeSet<Digest>>,
+}
+
+impl<'a> Push<'a> {
+    pub(super) fn new(
+        journey: Journey<'a>,
+        to: &Reference,
+        options: &'a PushOptions,
+    ) -> Result<Self> {
+        let sources = sources(journey.lease.store(), to)?;
+        let uploading = Semaphore::new(journey.transport.hosts.options().parallel.max(1));
+        Ok(Self { journey, options, sources, uploading, present: Mutex::default() })
+    }
 }
 
 impl Push<'_> {
+    /// Pushes an image and gives it a name, which must be one of the repository.
+    pub(super) async fn publish(&self, image: &Descriptor, to: &Reference) -> Result<Descriptor> {
+        self.journey.lease.pin(&image.digest)?;
+        let (descriptor, bytes) = self.content(image, 0).await?;
+        let name = match (to.tag(), to.digest()) {
+            _ if self.options.by_digest => descriptor.digest.to_string(),
+            (Some(tag), _) => tag.to_string(),
+            (None, Some(digest)) if *digest == descriptor.digest => digest.to_string(),
+            (None, Some(digest)) => {
+                let reason = format!("its manifest is {}, not {digest}", descriptor.digest);
+                return Err(Error::NotPushable { reason });
+            }
+            (None, None) => unreachable!("a reference has a tag or a digest"),
+        };
+        self.journey.put_manifest(&name, &descriptor, bytes).await?;
+        Ok(descriptor)
+    }
+
     /// Makes sure that the registry has everything that a manifest or index lists; returns it as it
     /// is to be pushed.
     async fn content(&self, image: &Descriptor, depth: usize) -> Result<(Descriptor, Bytes)> {
@@ -125,7 +152,7 @@ impl Push<'_> {
         let mut is_changed = false;
         for entry in &mut index.manifests {
             let (pushed, bytes) = self.content(entry, depth + 1).await?;
-            self.manifest(&pushed.digest.to_string(), &pushed, bytes).await?;
+            self.journey.put_manifest(&pushed.digest.to_string(), &pushed, bytes).await?;
             if pushed.digest != entry.digest {
                 is_changed = true;
                 (entry.digest, entry.size) = (pushed.digest, pushed.size);
@@ -148,7 +175,11 @@ impl Push<'_> {
             .filter(|position| seen.insert(manifest.layers[*position].digest))
             .collect();
         let layers = positions.iter().map(|position| {
-            self.layer(&manifest, &manifest.layers[*position], diff_ids.get(*position))
+            self.layer(
+                manifest.media_type.as_ref(),
+                &manifest.layers[*position],
+                diff_ids.get(*position),
+            )
         });
         let config = self.blob(&manifest.config);
         let (pushed, ()) = futures_util::future::try_join(try_join_all(layers), config).await?;
@@ -172,9 +203,8 @@ impl Push<'_> {
     /// Returns what the layers are when uncompressed, as far as that matters: only a plain tar has
     /// to be compressed.
     fn diff_ids(&self, manifest: &Manifest) -> Result<Vec<DiffId>> {
-        let is_plain =
-            |layer: &Descriptor| layer.media_type.layer_compression() == Some(Compression::None);
-        if !manifest.config.media_type.is_config() || !manifest.layers.iter().any(is_plain) {
+        let is_changed = |layer: &Descriptor| self.is_to_be_compressed(layer);
+        if !manifest.config.media_type.is_config() || !manifest.layers.iter().any(is_changed) {
             return Ok(Vec::new());
         }
         let digest = manifest.config.digest;
@@ -187,19 +217,29 @@ impl Push<'_> {
         Ok(config.rootfs_diff_ids)
     }
 
+    /// Whether a layer has to change its compression before it leaves.
+    fn is_to_be_compressed(&self, layer: &Descriptor) -> bool {
+        match layer.media_type.layer_compression() {
+            Some(present) if present == self.options.compression => false,
+            Some(Compression::None) => true,
+            Some(_) => self.options.force_compression && layer.media_type.is_distributable(),
+            None => false,
+        }
+    }
+
     /// Compresses a layer where that is needed, and makes sure that the registry has it.
-    async fn layer(
+    pub(super) async fn layer(
         &self,
-        manifest: &Manifest,
+        family: Option<&MediaType>,
         layer: &Descriptor,
         diff_id: Option<&DiffId>,
     ) -> Result<Descriptor> {
         let Journey { lease, sink, .. } = self.journey;
         let mut pushed = layer.clone();
         if let Some(diff_id) = diff_id
-            && layer.media_type.layer_compression() == Some(Compression::None)
-            && self.options.compression != Compression::None
+            && self.is_to_be_compressed(layer)
         {
+            self.fetch(layer).await?;
             let (digest, task) = (layer.digest, Task::Compress);
             sink(Event::Started { digest, task, size: layer.size });
             let (lease, layer, diff_id) = (lease.clone(), layer.clone(), *diff_id);
@@ -209,7 +249,7 @@ impl Push<'_> {
             })
             .await
             .expect("compressing does not panic")?;
-            if manifest.media_type == Some(MediaType::DOCKER_MANIFEST) {
+            if family == Some(&MediaType::DOCKER_MANIFEST) {
                 pushed.media_type = dockers(&pushed.media_type);
             }
             sink(Event::Finished { digest, task });
@@ -220,9 +260,51 @@ impl Push<'_> {
         Ok(pushed)
     }
 
-    async fn blob(&self, blob: &Descriptor) -> Result<()> {
+    /// Makes sure that the registry has a blob.
+    pub(super) async fn blob(&self, blob: &Descriptor) -> Result<()> {
+        if self.present().contains(&blob.digest) {
+            return Ok(());
+        }
         let _permit = self.uploading.acquire().await.expect("the semaphore is not closed");
-        self.journey.upload(blob, self.sources.get(&blob.digest)).await
+        let lease = self.journey.lease;
+        lease.pin(&blob.digest)?;
+        let mount = self.sources.get(&blob.digest);
+        if lease.store().blobs().contains(&blob.digest)? {
+            self.journey.upload(blob, mount, Source::Store(lease)).await?;
+        } else {
+            self.relay(blob, mount).await?;
+        }
+        self.present().insert(blob.digest);
+        Ok(())
+    }
+
+    /// Makes sure that the registry has a blob that is not in the store, but known to be elsewhere.
+    async fn relay(&self, blob: &Descriptor, mount: Option<&Repository>) -> Result<()> {
+        let Journey { transport, lease, sink, host: to, .. } = self.journey;
+        let mut result = Err(crate::Error::BlobUnknown { digest: blob.digest }.into());
+        for origin in lease.store().origins(&blob.digest)? {
+            let repository = origin.repository();
+            let host = transport.hosts.of(&origin).await?;
+            let scope = &Scope::pull(repository);
+            let from = Journey { transport, host: &host, repository, scope, lease, sink };
+            let is_near = host.name == to.name && repository != self.journey.repository;
+            let mount = if is_near { Some(repository) } else { mount };
+            result = self.journey.upload(blob, mount, Source::Registry(from)).await;
+            if result.is_ok() {
+                break;
+            }
+        }
+        result
+    }
+
+    /// Makes sure that the store has a layer, from wherever it is.
+    async fn fetch(&self, layer: &Descriptor) -> Result<()> {
+        let Journey { transport, lease, sink, .. } = self.journey;
+        fetch_blob(transport, lease, layer, sink).await.map(drop)
+    }
+
+    fn present(&self) -> MutexGuard<'_, BTreeSet<Digest>> {
+        self.present.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns a document as it is stored, to the byte.
@@ -242,32 +324,31 @@ impl Push<'_> {
         descriptor.platform.clone_from(&old.platform);
         Ok((descriptor, Bytes::copy_from_slice(bytes)))
     }
+}
 
-    /// Puts a manifest or index under a tag or digest.
-    async fn manifest(&self, name: &str, descriptor: &Descriptor, bytes: Bytes) -> Result<()> {
-        let Journey { transport, host, repository, scope, sink, .. } = self.journey;
-        let what = format!("manifest {name} of {repository}");
-        let media_type = HeaderValue::try_from(descriptor.media_type.as_str())
-            .expect("a media type is a header");
-        let call = Call {
-            host,
-            what: &what,
-            method: Method::PUT,
-            url: host.url(&format!("{repository}/manifests/{name}")),
-            headers: HeaderMap::from_iter([(CONTENT_TYPE, media_type)]),
-            scope,
-            understood: &[StatusCode::CREATED, StatusCode::OK, StatusCode::ACCEPTED],
-        };
-        let response = transport.call(&call, Some(bytes.clone()), sink).await?;
-        let kept = response.headers().get("docker-content-digest");
-        let kept = kept.and_then(|value| value.to_str().ok()?.parse::<Digest>().ok());
-        match kept {
-            Some(kept) if kept != Digest::of(kept.algorithm(), &bytes) => {
-                Err(Error::Corrupt { host: host.name.clone(), what, actual: kept })
-            }
-            _ => Ok(()),
+/// Downloads a blob that the store has not, from where it is known to be; tells whether it had to.
+pub(super) async fn fetch_blob(
+    transport: &Transport,
+    lease: &Lease,
+    blob: &Descriptor,
+    sink: &Sink<'_>,
+) -> Result<bool> {
+    lease.pin(&blob.digest)?;
+    if lease.store().blobs().contains(&blob.digest)? {
+        return Ok(false);
+    }
+    let mut result = Err(crate::Error::BlobUnknown { digest: blob.digest }.into());
+    for origin in lease.store().origins(&blob.digest)? {
+        let repository = origin.repository();
+        let host = transport.hosts.of(&origin).await?;
+        let scope = &Scope::pull(repository);
+        let from = Journey { transport, host: &host, repository, scope, lease, sink };
+        result = from.download(blob).await;
+        if result.is_ok() {
+            break;
         }
     }
+    result.map(|()| true)
 }
 
 /// Returns docker's name of an OCI media type: its manifests list only its own.

@@ -12,32 +12,26 @@
 //!
 //! A small blob goes in the body of the PUT. distribution-spec, "Pushing blobs".
 
-use std::io::{Read as _, Seek as _, SeekFrom};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use futures_util::stream;
 use oci::{Descriptor, Repository};
 use reqwest::header::{
     CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RANGE,
 };
-use reqwest::{Body, Method, Response, StatusCode, Url};
+use reqwest::{Method, Response, StatusCode, Url};
 
 use super::auth::Scope;
 use super::download::Journey;
 use super::error::{Error, Result};
 use super::event::{Event, Task};
 use super::retry::Failure;
+use super::source::Source;
 use super::transport::{Call, Payload, Stream, protocol};
-use crate::blobs::Blob;
 
 /// A blob up to this size goes in one request, in memory: configs and tiny layers.
 const SMALL_BYTES: u64 = 256 << 10;
-
-/// How much of a file is read at once.
-const READ_BYTES: usize = 256 << 10;
 
 /// How often there is an event while a blob is being sent.
 const EVENT_INTERVAL: Duration = Duration::from_millis(100);
@@ -52,13 +46,15 @@ enum Start {
 }
 
 impl Journey<'_> {
-    /// Makes sure that the registry has a blob of the store in this repository.
+    /// Makes sure that the registry has a blob in this repository.
     ///
-    /// `source` is another repository of the registry that may have the blob.
+    /// `mount` is another repository of the registry that may have the blob; where it has not, the
+    /// blob is sent from `source`.
     pub(super) async fn upload(
         &self,
         blob: &Descriptor,
-        source: Option<&Repository>,
+        mount: Option<&Repository>,
+        source: Source<'_>,
     ) -> Result<()> {
         let (digest, task) = (blob.digest, Task::Upload);
         let what = format!("blob {digest}");
@@ -66,8 +62,8 @@ impl Journey<'_> {
             (self.sink)(Event::Exists { digest, task });
             return Ok(());
         }
-        let mut start = match source {
-            Some(source) => self.mount(blob, source, &what).await,
+        let mut start = match mount {
+            Some(mount) => self.mount(blob, mount, &what).await,
             None => None,
         };
         for _ in 0..MAX_SESSIONS {
@@ -83,7 +79,7 @@ impl Journey<'_> {
                 Start::Upload(url) => url,
             };
             (self.sink)(Event::Started { digest, task, size: blob.size });
-            if self.send(blob, url, &what).await? {
+            if self.send(blob, source, url, &what).await? {
                 (self.sink)(Event::Finished { digest, task });
                 return Ok(());
             }
@@ -159,11 +155,17 @@ impl Journey<'_> {
     }
 
     /// Sends a blob in one session; `false` if the registry has lost the session.
-    async fn send(&self, blob: &Descriptor, mut url: Url, what: &str) -> Result<bool> {
+    async fn send(
+        &self,
+        blob: &Descriptor,
+        source: Source<'_>,
+        mut url: Url,
+        what: &str,
+    ) -> Result<bool> {
         let mut patience = self.transport.patience();
         let (mut offset, mut furthest) = (0, 0);
         loop {
-            let failure = match self.send_rest(blob, &mut url, offset, what).await {
+            let failure = match self.send_rest(blob, source, &mut url, offset, what).await {
                 Ok(()) => return Ok(true),
                 Err(failure) => failure,
             };
@@ -189,17 +191,17 @@ impl Journey<'_> {
     async fn send_rest(
         &self,
         blob: &Descriptor,
+        source: Source<'_>,
         url: &mut Url,
         mut offset: u64,
         what: &str,
     ) -> Result<(), Failure> {
         let mut small = None;
         if offset == 0 && blob.size <= SMALL_BYTES {
-            let bytes = self.lease.store().blobs().read(&blob.digest, SMALL_BYTES)?;
-            small = Some(Bytes::from(bytes));
+            small = Some(source.read(blob).await?);
         } else {
             while offset < blob.size {
-                let response = self.patch(blob, url, offset, what).await?;
+                let response = self.patch(blob, source, url, offset, what).await?;
                 *url = self.location(&response)?;
                 let arrived = arrived(response.headers()).unwrap_or(blob.size);
                 if arrived <= offset {
@@ -221,19 +223,17 @@ impl Journey<'_> {
         Ok(())
     }
 
-    /// Streams the rest of a blob from a file.
+    /// Streams the rest of a blob.
     async fn patch(
         &self,
         blob: &Descriptor,
+        source: Source<'_>,
         url: &Url,
         offset: u64,
         what: &str,
     ) -> Result<Response, Failure> {
-        let mut file = self.lease.store().blobs().open(&blob.digest)?;
-        let path = || self.lease.store().root().blob(&blob.digest);
-        crate::error::IoContext::doing(file.seek(SeekFrom::Start(offset)), "read", path())?;
         let sent = Arc::new(AtomicU64::new(offset));
-        let body = body(file, Arc::clone(&sent));
+        let body = source.body(blob, offset, Arc::clone(&sent)).await?;
         let mut call = self.call(what, Method::PATCH, url.clone(), &[StatusCode::ACCEPTED]);
         call.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
         if offset > 0 {
@@ -298,21 +298,6 @@ fn arrived(headers: &HeaderMap) -> Option<u64> {
         0 => Some(0),
         last => last.checked_add(1),
     }
-}
-
-/// Returns the rest of a file as the body of a request, counting what was taken.
-fn body(file: Blob, sent: Arc<AtomicU64>) -> Body {
-    Body::wrap_stream(stream::try_unfold((file, sent), |(mut file, sent)| async move {
-        let read = tokio::task::spawn_blocking(move || {
-            let mut bytes = BytesMut::zeroed(READ_BYTES);
-            let count = file.read(&mut bytes)?;
-            bytes.truncate(count);
-            std::io::Result::Ok((bytes.freeze(), file))
-        });
-        let (bytes, file) = read.await.expect("reading a file does not panic")?;
-        sent.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        std::io::Result::Ok((!bytes.is_empty()).then_some((bytes, (file, sent))))
-    }))
 }
 
 /// Returns what a push to a repository must be allowed.

@@ -7,6 +7,7 @@ mod pull;
 mod push;
 mod registry;
 mod server;
+mod session;
 mod tls;
 
 use std::sync::Mutex;

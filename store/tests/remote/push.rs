@@ -20,7 +20,7 @@ fn options() -> PushOptions {
 }
 
 /// Makes an image whose layers are these bytes, said to be of a media type.
-fn make_image(lease: &Lease, media_type: &MediaType, layers: &[&[u8]]) -> Descriptor {
+pub(crate) fn make_image(lease: &Lease, media_type: &MediaType, layers: &[&[u8]]) -> Descriptor {
     let descriptors = layers.iter().map(|layer| {
         let stored = lease.put(layer).unwrap();
         Descriptor::new(media_type.clone(), stored.digest, stored.size)

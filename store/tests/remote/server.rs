@@ -29,9 +29,11 @@ impl Request {
 
     /// Reads the body, or so much of it; what is not read stays on the line.
     pub(crate) fn body(&mut self, limit: usize) -> Vec<u8> {
-        let mut body = vec![0; self.unread.min(limit)];
-        self.reader.read_exact(&mut body).unwrap();
-        self.unread -= body.len();
+        let wanted = self.unread.min(limit);
+        let mut body = Vec::new();
+        // What came before the client broke off counts.
+        drop((&mut self.reader).take(wanted as u64).read_to_end(&mut body));
+        self.unread = if body.len() < wanted { 0 } else { self.unread - wanted };
         body
     }
 }
