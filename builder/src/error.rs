@@ -95,6 +95,19 @@ pub enum Error {
         log: PathBuf,
     },
 
+    /// A process for another processor cannot be executed here.
+    #[error("cannot run programs for {platform} on {host}: {reason}")]
+    NoEmulator {
+        /// What the program is for.
+        platform: String,
+        /// What this machine is.
+        host: String,
+        /// What is missing.
+        reason: String,
+        /// The processor, as packages of emulators name it.
+        architecture: String,
+    },
+
     /// The build was told to stop.
     #[error("the build was cancelled")]
     Cancelled,

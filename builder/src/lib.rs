@@ -19,6 +19,7 @@ pub mod error;
 pub mod event;
 pub mod ignore;
 pub mod key;
+pub mod output;
 pub mod plan;
 pub mod solve;
 pub mod tree;

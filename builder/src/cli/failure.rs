@@ -54,6 +54,13 @@ fn hint(error: &anyhow::Error) -> Option<String> {
         Some(Error::Process { log, .. }) => {
             return Some(format!("the whole output is in {}", log.display()));
         }
+        Some(Error::NoEmulator { architecture, .. }) => {
+            return Some(format!(
+                "register an emulator: install the package qemu-user-static (or qemu-user-binfmt), or run \
+                 `docker run --privileged --rm tonistiigi/binfmt --install {architecture}`; \
+                 steps that only copy files need none, nor do stages with `FROM --platform=$BUILDPLATFORM`"
+            ));
+        }
         Some(Error::SourceMissing { ignored: true, path }) => {
             return Some(format!("/{} exists, but .dockerignore excludes it", path.display()));
         }

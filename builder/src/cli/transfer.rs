@@ -99,6 +99,7 @@ pub(super) fn pull(args: &PullArgs, context: &super::Context) -> anyhow::Result<
 pub(super) fn pull_base(
     lease: &Lease,
     reference: &Reference,
+    platform: &Platform,
     insecure: bool,
     progress: &Progress,
     cancel: &Cancel,
@@ -106,7 +107,8 @@ pub(super) fn pull_base(
     let client = Arc::new(client_for(reference, insecure));
     let canceller = Arc::clone(&client);
     let _guard = cancel.on_stop(move || canceller.cancel());
-    fetch(&client, lease, reference, &PullOptions::default(), progress)
+    let options = PullOptions { platform: platform.clone(), ..PullOptions::default() };
+    fetch(&client, lease, reference, &options, progress)
 }
 
 fn fetch(

@@ -14,7 +14,7 @@ pub struct Plan {
     pub stages: BTreeMap<usize, Stage>,
     /// The stage whose image is wanted.
     pub target: usize,
-    /// The images that FROM and `--from` name, as written after expansion.
+    /// The images that FROM and `--from` name, by [`ImageUse::key`].
     pub images: BTreeMap<String, ImageUse>,
     /// What the user should know, with the place in the Dockerfile it is about.
     pub warnings: Vec<String>,
@@ -25,6 +25,8 @@ pub struct Plan {
 pub struct ImageUse {
     /// Its name as written after expansion.
     pub name: String,
+    /// Which image of an index is wanted.
+    pub platform: Platform,
     /// Where it is named first.
     pub span: Span,
     /// Whether its config is needed for planning (FROM), or only its files (`--from`).
@@ -40,6 +42,10 @@ pub struct Stage {
     pub label: Option<String>,
     /// What it starts from.
     pub base: Base,
+    /// What its processes run on.
+    pub platform: Platform,
+    /// The platform as it is shown with the steps, where there are several.
+    pub shown_platform: Option<String>,
     /// Where the FROM stands.
     pub span: Span,
     /// The steps that change files, in order.
@@ -57,7 +63,7 @@ pub enum Base {
     Scratch,
     /// An earlier stage.
     Stage(usize),
-    /// An image, by its name in [`Plan::images`].
+    /// An image, by its key in [`Plan::images`].
     Image(String),
 }
 
@@ -135,7 +141,7 @@ pub enum Origin {
     Context,
     /// A stage, by index.
     Stage(usize),
-    /// An image, by its name in [`Plan::images`].
+    /// An image, by its key in [`Plan::images`].
     Image(String),
 }
 
@@ -206,6 +212,18 @@ impl Plan {
     }
 }
 
+impl Plan {
+    /// Returns a stage and those it starts from: their layers are its layers.
+    #[must_use]
+    pub fn lineage(&self, stage: usize) -> Vec<usize> {
+        let base = |index: &usize| match self.stages.get(index)?.base {
+            Base::Stage(parent) => Some(parent),
+            Base::Scratch | Base::Image(_) => None,
+        };
+        std::iter::successors(Some(stage), base).collect()
+    }
+}
+
 impl Stage {
     /// Returns how a step of this stage is shown: `[build 2/3] RUN make`.
     #[must_use]
@@ -218,13 +236,43 @@ impl Stage {
     /// Returns how the FROM of this stage is shown, where it takes an image.
     #[must_use]
     pub fn from_name(&self, image: &str) -> String {
-        format!("{} FROM {image}", self.prefix(1))
+        // The prefix says the platform where it matters.
+        let name = image.split(' ').next().unwrap_or(image);
+        format!("{} FROM {name}", self.prefix(1))
     }
 
     fn prefix(&self, number: usize) -> String {
         let total = self.steps.len() + usize::from(matches!(self.base, Base::Image(_)));
-        let label = self.label.as_ref().map_or(String::new(), |label| format!("{label} "));
-        format!("[{label}{number}/{total}]")
+        let platform = self.shown_platform.iter().map(|platform| format!("{platform} "));
+        let label = self.label.iter().map(|label| format!("{label} "));
+        format!("[{}{number}/{total}]", platform.chain(label).collect::<String>())
+    }
+}
+
+impl ImageUse {
+    /// Returns what tells it from other uses of images in a build for `target`: its name, and
+    /// the platform where that is another one.
+    #[must_use]
+    pub fn key(&self, target: &Platform) -> String {
+        if self.platform == *target {
+            return self.name.clone();
+        }
+        // No name has a space, so no key is another image's name.
+        format!("{} {}", self.name, self.platform)
+    }
+}
+
+impl Default for Options {
+    /// Builds the last stage for this machine.
+    fn default() -> Self {
+        Self {
+            target: None,
+            build_args: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            platform: Platform::host(),
+            build_platform: Platform::host(),
+            show_platforms: false,
+        }
     }
 }
 
@@ -253,4 +301,8 @@ pub struct Options {
     pub labels: BTreeMap<String, String>,
     /// What is built for.
     pub platform: Platform,
+    /// What it is built on: `BUILDPLATFORM`.
+    pub build_platform: Platform,
+    /// Whether steps are shown with their platform, because there are builds for others.
+    pub show_platforms: bool,
 }

@@ -31,12 +31,12 @@ pub fn plan(
 ) -> Result<Planned, Problems> {
     let last = file.stages.last().and_then(|stage| stage.name());
     let target = options.target.as_deref().or(last);
-    let globals = Globals::new(file, &options.build_args, &options.platform, target).map_err(
-        |(index, reason)| {
+    let platforms = (&options.build_platform, &options.platform);
+    let globals =
+        Globals::new(file, &options.build_args, platforms, target).map_err(|(index, reason)| {
             let span = file.globals[index].span();
             Problems(vec![error(Code::BadExpansion, span, reason.to_string())])
-        },
-    )?;
+        })?;
     let mut outline = Outline {
         file,
         options,
@@ -103,19 +103,19 @@ impl Outline<'_> {
         if !self.visited.insert(index) {
             return;
         }
-        let base = match self.base(index) {
-            Ok(base) => base,
+        let (base, platform) = match self.base(index) {
+            Ok(found) => found,
             Err(problem) => return self.problems.push(problem),
         };
         let start = match &base {
-            Base::Scratch => stage::Start::scratch(&self.options.platform),
+            Base::Scratch => stage::Start::scratch(&platform),
             Base::Stage(parent) => {
                 self.visit(*parent);
                 let Some(parent) = self.done.get(parent) else { return };
                 stage::Start::stage(parent)
             }
             Base::Image(name) => match self.images.get(name) {
-                Some(config) => stage::Start::image(config),
+                Some(config) => stage::Start::image(config, &platform),
                 None => {
                     self.waiting = true;
                     // Its triggers are unknown, but its own instructions can name images
@@ -155,18 +155,23 @@ impl Outline<'_> {
         match origin {
             Origin::Context => {}
             Origin::Stage(stage) => self.visit(*stage),
-            Origin::Image(name) => self.use_image(name, span, false),
+            Origin::Image(name) => {
+                let platform = self.options.platform.clone();
+                self.use_image(name, platform, span, false);
+            }
         }
     }
 
-    fn use_image(&mut self, name: &str, span: Span, is_base: bool) {
-        let name = name.to_owned();
-        let entry = self.uses.entry(name.clone()).or_insert(ImageUse { name, span, is_base });
-        entry.is_base |= is_base;
+    /// Notes that an image is needed; returns its key.
+    fn use_image(&mut self, name: &str, platform: Platform, span: Span, is_base: bool) -> String {
+        let image = ImageUse { name: name.to_owned(), platform, span, is_base };
+        let key = image.key(&self.options.platform);
+        self.uses.entry(key.clone()).or_insert(image).is_base |= is_base;
+        key
     }
 
-    /// Returns what a FROM starts from.
-    fn base(&mut self, index: usize) -> Result<Base, Diagnostic> {
+    /// Returns what a FROM starts from, and the platform it asks for.
+    fn base(&mut self, index: usize) -> Result<(Base, Platform), Diagnostic> {
         let stage = &self.file.stages[index];
         let span = stage.node.span;
         let bad = |message: String| error(Code::BadBase, span, message);
@@ -179,28 +184,27 @@ impl Outline<'_> {
         if name.is_empty() {
             return Err(bad(format!("base name ({}) should not be blank", stage.from.base)));
         }
-        if let Some(platform) = &stage.from.platform {
-            let platform = expand(platform)?;
-            let parsed: Platform = platform
-                .parse()
-                .map_err(|reason| bad(format!("invalid platform {platform:?}: {reason}")))?;
-            if !self.options.platform.matches(&parsed) {
-                let message = format!(
-                    "building for {parsed} on {} is not supported yet",
-                    self.options.platform
-                );
-                return Err(error(Code::NotSupported, span, message));
+        let platform = match &stage.from.platform {
+            None => self.options.platform.clone(),
+            Some(written) => {
+                let platform = expand(written)?;
+                if platform.is_empty() {
+                    return Err(bad(format!("empty platform value from expression {written}")));
+                }
+                platform
+                    .parse()
+                    .map_err(|reason| bad(format!("invalid platform {platform:?}: {reason}")))?
             }
-        }
+        };
         if let Some(parent) = find_stage(self.file, &name.to_lowercase(), index) {
-            return Ok(Base::Stage(parent));
+            return Ok((Base::Stage(parent), platform));
         }
         if name == "scratch" {
-            return Ok(Base::Scratch);
+            return Ok((Base::Scratch, platform));
         }
         check_reference(&name, span)?;
-        self.use_image(&name, span, true);
-        Ok(Base::Image(name))
+        let key = self.use_image(&name, platform.clone(), span, true);
+        Ok((Base::Image(key), platform))
     }
 }
 

@@ -66,16 +66,18 @@ pub(super) struct Globals {
 impl Globals {
     /// Evaluates the ARGs before the first FROM, each seeing those before it.
     ///
+    /// `platforms` are what is built on and what is built for.
+    ///
     /// # Errors
     /// Returns the index of the instruction in [`Dockerfile::globals`] that cannot be expanded.
     pub(super) fn new(
         file: &Dockerfile,
         build_args: &BTreeMap<String, String>,
-        platform: &Platform,
+        platforms: (&Platform, &Platform),
         target: Option<&str>,
     ) -> Result<Self, (usize, ExpandError)> {
         let mut globals = Self {
-            variables: platform_variables(platform, target, build_args),
+            variables: platform_variables(platforms, target, build_args),
             build_args: build_args.clone(),
             expander: Expander::new(file.escape),
         };
@@ -132,21 +134,18 @@ pub(super) fn is_predefined(name: &str) -> bool {
 }
 
 fn platform_variables(
-    platform: &Platform,
+    (build, target_platform): (&Platform, &Platform),
     target: Option<&str>,
     build_args: &BTreeMap<String, String>,
 ) -> Variables {
     let mut variables = Variables::default();
-    let os_version = platform.os_version.clone().unwrap_or_default();
-    let variant = platform.variant.clone().unwrap_or_default();
-    // Builder and image have the same platform as long as one can only build for the host.
-    for prefix in ["BUILD", "TARGET"] {
+    for (prefix, platform) in [("BUILD", build), ("TARGET", target_platform)] {
         for (name, value) in [
             ("PLATFORM", platform.to_string()),
             ("OS", platform.os.clone()),
-            ("OSVERSION", os_version.clone()),
+            ("OSVERSION", platform.os_version.clone().unwrap_or_default()),
             ("ARCH", platform.architecture.clone()),
-            ("VARIANT", variant.clone()),
+            ("VARIANT", platform.variant.clone().unwrap_or_default()),
         ] {
             variables.set(&format!("{prefix}{name}"), &value);
         }

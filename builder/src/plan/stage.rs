@@ -20,6 +20,7 @@ pub(super) struct Finished {
 #[derive(Clone, Debug)]
 pub(super) struct Start {
     image: ImageConfig,
+    platform: Platform,
     triggers: Vec<String>,
     scope: Scope,
 }
@@ -29,14 +30,17 @@ impl Start {
     pub(super) fn scratch(platform: &Platform) -> Self {
         let image = config::scratch(platform);
         let scope = Scope::new(&image.config.env);
-        Self { image, triggers: Vec::new(), scope }
+        Self { image, platform: platform.clone(), triggers: Vec::new(), scope }
     }
 
-    /// An image's config.
-    pub(super) fn image(base: &ImageConfig) -> Self {
-        let (image, triggers) = config::inherited(base);
+    /// An image's config; `platform` is what was asked for, where it does not say.
+    pub(super) fn image(base: &ImageConfig, platform: &Platform) -> Self {
+        let (mut image, triggers) = config::inherited(base);
+        if image.platform.os.is_empty() {
+            image.platform = platform.clone();
+        }
         let scope = Scope::new(&image.config.env);
-        Self { image, triggers, scope }
+        Self { platform: image.platform.clone(), image, triggers, scope }
     }
 
     /// An earlier stage, with its build arguments.
@@ -44,7 +48,7 @@ impl Start {
         let (image, triggers) = config::inherited(&parent.stage.config);
         let mut scope = parent.scope.clone();
         scope.inherit(&image.config.env);
-        Self { image, triggers, scope }
+        Self { image, platform: parent.stage.platform.clone(), triggers, scope }
     }
 }
 
@@ -93,7 +97,7 @@ pub(super) fn plan(
 ) -> Result<Finished, Vec<Diagnostic>> {
     let written = &file.stages[index];
     let span = written.node.span;
-    let Start { image, triggers, scope } = start;
+    let Start { image, platform, triggers, scope } = start;
     let mut progress = Progress {
         file,
         globals,
@@ -130,12 +134,24 @@ pub(super) fn plan(
         .name()
         .map(str::to_owned)
         .or_else(|| (file.stages.len() > 1).then(|| format!("stage-{index}")));
-    let Progress { scope, mut image, steps, history, .. } = progress;
-    if image.platform.os.is_empty() {
-        image.platform = options.platform.clone();
-    }
-    let stage = Stage { index, label, base, span, steps, history, config: image };
+    let Progress { scope, image, steps, history, .. } = progress;
+    let shown_platform = options.show_platforms.then(|| shown(&platform, &options.platform));
+    let stage =
+        Stage { index, label, base, platform, shown_platform, span, steps, history, config: image };
     Ok(Finished { stage, scope })
+}
+
+/// Returns a platform as BuildKit shows it: with an arrow to the target's, where they differ.
+fn shown(platform: &Platform, target: &Platform) -> String {
+    if platform == target {
+        return platform.to_string();
+    }
+    let target = match (&target.os == &platform.os, &target.variant) {
+        (true, None) => target.architecture.clone(),
+        (true, Some(variant)) => format!("{}/{variant}", target.architecture),
+        (false, _) => target.to_string(),
+    };
+    format!("{platform}->{target}")
 }
 
 fn parsed_trigger(trigger: &str, span: Span) -> Result<Instruction, Diagnostic> {

@@ -13,6 +13,8 @@ fn options(build_args: &[(&str, &str)], target: Option<&str>) -> Options {
         build_args: build_args.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
         labels: BTreeMap::new(),
         platform: Platform::new("linux", "amd64", None),
+        build_platform: Platform::new("linux", "amd64", None),
+        ..Options::default()
     }
 }
 
@@ -253,8 +255,8 @@ fn problems_point_at_their_lines() {
         ),
         ("FROM busybox\nCOPY https://example.org/x /\n", "2: source can't be a URL for COPY\n"),
         (
-            "FROM --platform=linux/riscv64 busybox\n",
-            "1: building for linux/riscv64 on linux/amd64 is not supported yet\n",
+            "FROM --platform=$NOTHING busybox\n",
+            "1: empty platform value from expression $NOTHING\n",
         ),
     ];
     for (text, expected) in table {
@@ -264,6 +266,42 @@ fn problems_point_at_their_lines() {
         problem("FROM busybox AS builder\nFROM scratch\n", &options(&[], Some("buidler"))),
         "0: target stage \"buidler\" could not be found (did you mean builder?)\n"
     );
+}
+
+#[test]
+fn a_stage_has_a_platform_of_its_own() {
+    let arm = Platform::new("linux", "arm64", None);
+    let options = Options { platform: arm.clone(), show_platforms: true, ..options(&[], None) };
+    let text = "FROM --platform=$BUILDPLATFORM busybox AS tools\nARG TARGETARCH BUILDARCH\n\
+                RUN make $BUILDARCH-$TARGETARCH\nFROM --platform=linux/s390x scratch AS other\n\
+                COPY --from=busybox /x /y\nFROM other AS last\nCOPY --from=tools /x /\n";
+    let (file, _) = dockerfile::parse(text);
+    // Told apart by the platform, each has a config of its own.
+    let images = BTreeMap::from([
+        ("busybox linux/amd64".to_owned(), base_image()),
+        ("busybox".to_owned(), ImageConfig::new(arm)),
+    ]);
+    let Ok(Planned::Ready(plan)) = plan(&file, &options, &images) else { panic!("no plan") };
+    let platforms: Vec<String> =
+        plan.stages.values().map(|stage| stage.platform.to_string()).collect();
+    assert_eq!(platforms, ["linux/amd64", "linux/s390x", "linux/s390x"]);
+    assert_eq!(plan.stages[&2].config.platform.to_string(), "linux/s390x");
+    assert_eq!(plan.stages[&0].base, Base::Image("busybox linux/amd64".to_owned()));
+    let uses: Vec<String> = plan
+        .images
+        .values()
+        .map(|image| format!("{} for {}", image.name, image.platform))
+        .collect();
+    assert_eq!(uses, ["busybox for linux/arm64", "busybox for linux/amd64"]);
+    assert_eq!(plan.stages[&0].step_name(0), "[linux/amd64->arm64 tools 2/2] RUN make amd64-arm64");
+    assert_eq!(
+        plan.stages[&0].from_name("busybox linux/amd64"),
+        "[linux/amd64->arm64 tools 1/2] FROM busybox"
+    );
+    assert_eq!(plan.lineage(2), [2, 1]);
+    let Action::Run(run) = &plan.stages[&0].steps[0].action else { panic!("no RUN") };
+    assert!(run.env.contains(&"TARGETARCH=arm64".to_owned()), "{:?}", run.env);
+    assert!(run.env.contains(&"BUILDARCH=amd64".to_owned()), "{:?}", run.env);
 }
 
 #[test]

@@ -5,12 +5,13 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use oci::{Descriptor, Digest};
+use oci::{Descriptor, Digest, Platform};
 use store::{Image, Lease};
 
-use super::assemble::{State, assemble, timestamp};
+use super::assemble::{Layer, State, assemble, timestamp};
 use super::cancel::Cancel;
 use super::copy::Scan;
+use super::emulate;
 use super::images::{self, Pull};
 use super::last::{Builds, Last};
 use super::schedule::Tasks;
@@ -19,6 +20,7 @@ use crate::context::Context;
 use crate::dockerfile::Dockerfile;
 use crate::error::{Error, Result};
 use crate::event::{Event, Sink};
+use crate::output::{FinishedLayer, Sharing};
 use crate::plan::{self, Base, Options, Origin, Plan, Planned};
 
 /// What to build, and with what.
@@ -45,6 +47,8 @@ pub struct Request<'a> {
     pub pull: Pull<'a>,
     /// Who is told.
     pub events: Sink<'a>,
+    /// What the builds of one command share, and what follows this one while it goes on.
+    pub sharing: Sharing<'a>,
     /// The number of the next step in events, shared with the pulls before the first step.
     pub numbers: &'a AtomicUsize,
     /// How the build is stopped.
@@ -62,6 +66,8 @@ impl std::fmt::Debug for Request<'_> {
 pub struct Built {
     /// The image's manifest.
     pub manifest: Descriptor,
+    /// What it runs on.
+    pub platform: Platform,
     /// The digest of its config, which users know as the image ID.
     pub image_id: Digest,
     /// The bytes of its layers as they are stored.
@@ -112,7 +118,8 @@ pub fn build(request: &Request<'_>, lease: &Lease) -> Result<Built> {
     let target = &plan.stages[&plan.target];
     let (manifest, image_id) = assemble(lease, &target.config, &state, &now)?;
     let size = state.layers.iter().map(|layer| layer.blob.size).sum();
-    Ok(Built { manifest, image_id, size })
+    let platform = target.config.platform.normalized();
+    Ok(Built { manifest, platform, image_id, size })
 }
 
 /// Plans, and gets the images the plan asks for, until it is complete.
@@ -122,9 +129,9 @@ fn planned(
     images: &mut BTreeMap<String, Image>,
 ) -> Result<Plan> {
     let fetch = |uses: &[plan::ImageUse], images: &mut BTreeMap<String, Image>| {
-        let platform = &request.options.platform;
+        let target = &request.options.platform;
         let resolved =
-            images::resolve(lease, uses, platform, request.always_pull, request.pull, images);
+            images::resolve(lease, uses, target, request.always_pull, request.pull, images);
         // A pull that was stopped says that it was interrupted.
         resolved.map_err(|error| request.cancel.check().err().unwrap_or(error))
     };
@@ -262,7 +269,9 @@ impl Solver<'_> {
                 let step = self.numbers.from[&stage];
                 (self.request.events)(Event::Started { step, name: written.from_name(name) });
                 (self.request.events)(Event::Done { step, took: Duration::ZERO });
-                State::of_image(&self.images[name])
+                let state = State::of_image(&self.images[name]);
+                state.layers.iter().for_each(|layer| self.pass_on(stage, layer));
+                state
             }
         }
     }
@@ -293,6 +302,7 @@ impl Solver<'_> {
                 if !is_cached {
                     events(Event::Done { step: event_number, took: start.elapsed() });
                 }
+                self.pass_on(stage, &layer);
                 let mut state = before.clone();
                 state.layers.push(layer);
                 Ok(state)
@@ -302,9 +312,19 @@ impl Solver<'_> {
                 Err(error)
             }
             Err(error) => {
+                let error = emulate::explained(error, &written.platform);
                 events(Event::Failed { step: event_number, message: error.to_string() });
                 Err(self.in_step(stage, step, error))
             }
+        }
+    }
+
+    /// Gives a layer of the image to be to those who wait for it.
+    fn pass_on(&self, stage: usize, layer: &Layer) {
+        if let Some(take) = self.request.sharing.layer
+            && self.plan.lineage(self.plan.target).contains(&stage)
+        {
+            take(&FinishedLayer { diff_id: layer.diff_id, blob: layer.blob.clone() });
         }
     }
 

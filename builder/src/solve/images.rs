@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use oci::{Platform, Reference};
+use oci::{Descriptor, Platform, Reference};
 use store::{Image, Lease};
 
 use crate::error::{Error, Result};
@@ -12,12 +12,13 @@ use crate::plan::ImageUse;
 ///
 /// The network client is made by the caller, and only when one is needed: making it costs
 /// more than a whole build that has nothing to do.
-pub type Pull<'a> = &'a (dyn Fn(&Lease, &Reference) -> Result<oci::Descriptor, Cause> + Sync);
+pub type Pull<'a> =
+    &'a (dyn Fn(&Lease, &Reference, &Platform) -> Result<oci::Descriptor, Cause> + Sync);
 
 /// Why a pull failed.
 type Cause = Box<dyn std::error::Error + Send + Sync>;
 
-/// Returns the images by the names they are used with.
+/// Returns the images by the keys they are used with; `target` is what is built for.
 ///
 /// With `always`, every name is looked up in its registry; otherwise only those that are
 /// not in the store.
@@ -27,21 +28,22 @@ type Cause = Box<dyn std::error::Error + Send + Sync>;
 pub(super) fn resolve(
     lease: &Lease,
     uses: &[ImageUse],
-    platform: &Platform,
+    target: &Platform,
     always: bool,
     pull: Pull<'_>,
     known: &mut BTreeMap<String, Image>,
 ) -> Result<()> {
     for image in uses {
-        if known.contains_key(&image.name) {
+        let key = image.key(target);
+        if known.contains_key(&key) {
             continue;
         }
-        let found = one(lease, &image.name, platform, always, pull).map_err(|error| {
+        let found = one(lease, &image.name, &image.platform, always, pull).map_err(|error| {
             let name = format!("[internal] load metadata for {}", image.name);
             let lines = Some((image.span.line, image.span.end_line));
             Error::Step { name, lines, source: Box::new(error) }
         })?;
-        known.insert(image.name.clone(), found);
+        known.insert(key, found);
     }
     Ok(())
 }
@@ -65,15 +67,31 @@ fn one(
         lease.pin(&descriptor.digest)?;
         match store.image(&descriptor, platform) {
             Ok(image) => return Ok(image),
-            // Parts of it are missing (another platform was pulled): get the rest.
-            Err(store::Error::BlobUnknown { .. }) => {}
+            // Another platform was pulled: get this one.
+            Err(store::Error::BlobUnknown { .. } | store::Error::PlatformUnavailable { .. }) => {}
             Err(error) => return Err(failed("it cannot be used", Some(error.into()))),
         }
     }
-    let descriptor = pull(lease, &reference)
+    let descriptor = pull(lease, &reference, platform)
         .map_err(|error| failed("it is not in the store and cannot be pulled", Some(error)))?;
     lease.pin(&descriptor.digest)?;
-    store
-        .image(&descriptor, platform)
+    usable(store, &descriptor, platform)
         .map_err(|error| failed("it cannot be used", Some(error.into())))
+}
+
+/// Returns the image for a platform, or the one that there is: a name that leads to a single
+/// image stands for it, as in docker.
+fn usable(
+    store: &store::Store,
+    descriptor: &Descriptor,
+    platform: &Platform,
+) -> store::Result<Image> {
+    match store.image(descriptor, platform) {
+        Err(store::Error::PlatformUnavailable { available, .. })
+            if descriptor.media_type.is_manifest() =>
+        {
+            store.image(descriptor, &available.parse().unwrap_or_else(|_| platform.clone()))
+        }
+        found => found,
+    }
 }

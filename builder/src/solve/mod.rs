@@ -19,6 +19,7 @@ mod assemble;
 mod build;
 mod cancel;
 mod copy;
+mod emulate;
 mod images;
 mod last;
 mod run;

@@ -91,7 +91,9 @@ impl<'a> Steps<'a> {
         let parts = doing.parts()?;
         let key = parts.digest();
         lock(&self.known).insert(identity.to_owned(), parts.clone());
-        if !self.request.no_cache
+        let executed = self.request.sharing.executed;
+        let is_fresh = executed.is_some_and(|executed| executed.contains(&key));
+        if (!self.request.no_cache || is_fresh)
             && let Some(layer) = self.recorded(&key)?
         {
             self.tell(Event::Cached { step: number });
@@ -122,6 +124,9 @@ impl<'a> Steps<'a> {
         } else {
             self.lease.store().steps().put(self.lease, &key, &record)?;
             claim.finish(record);
+            if let Some(executed) = executed {
+                executed.add(&key);
+            }
         }
         Ok((layer, false))
     }

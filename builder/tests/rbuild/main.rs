@@ -6,5 +6,6 @@ mod cache;
 mod copy;
 mod language;
 mod messages;
+mod platforms;
 mod privileged;
 mod world;

@@ -15,7 +15,7 @@ use crate::world::{Built, NAME, World};
 const BASE: &str = "FROM scratch AS base\nADD busybox.tar /\n";
 
 /// Builds the helper that enters sandboxes, once; it has to lie next to the program.
-fn helper() {
+pub(crate) fn helper() {
     static BUILT: OnceLock<()> = OnceLock::new();
     BUILT.get_or_init(|| {
         let built = Command::new(env!("CARGO"))
@@ -26,7 +26,7 @@ fn helper() {
 }
 
 /// A context with a small root file system: busybox, three users, a sticky /tmp.
-fn world() -> World {
+pub(crate) fn world() -> World {
     helper();
     let world = World::new();
     let mut tar = tar::Builder::new(Vec::new());

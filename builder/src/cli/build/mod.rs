@@ -11,6 +11,8 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use anyhow::{Context as _, bail};
+use oci::{Platform, Reference};
+use store::Lease;
 
 use super::environment::{self, colour_wanted};
 use super::progress::{Mode, Progress, human_size, write_stderr};
@@ -19,8 +21,9 @@ use crate::context::{Context as BuildContext, Index};
 use crate::dockerfile::{self, Dockerfile};
 use crate::error::Error;
 use crate::ignore::Ignore;
+use crate::output::{Executed, Sharing};
 use crate::plan::Options;
-use crate::solve::{self, Builds, Cancel, Request};
+use crate::solve::{self, Builds, Built, Cancel, Request};
 
 /// A Dockerfile larger than this is none.
 const MAX_DOCKERFILE_BYTES: u64 = 16 << 20;
@@ -87,38 +90,41 @@ pub(super) fn run(args: &BuildArgs, context: &super::Context) -> anyhow::Result<
     let build_context = BuildContext::open(&directory, ignore, index)?;
     let progress = Progress::start(if args.output.quiet { Mode::Quiet } else { args.progress });
     let target = options.target.clone().unwrap_or_default();
-    let request = Request {
+    let events = |event| progress.event(event);
+    let pull = |lease: &Lease, reference: &Reference, platform: &Platform| {
+        transfer::pull_base(lease, reference, platform, args.insecure, &progress, &cancel)
+            .map_err(Into::into)
+    };
+    let executed = Executed::default();
+    let request = |platform: &Platform| Request {
         file: &file,
-        identity: format!(
-            "{}\n{}\n{target}\n{}",
-            directory.display(),
-            file_path.display(),
-            options.platform
-        ),
-        options,
+        identity: format!("{}\n{}\n{target}\n{platform}", directory.display(), file_path.display()),
+        options: Options { platform: platform.clone(), ..options.clone() },
         context: &build_context,
         no_cache: args.no_cache,
         always_pull: args.pull,
         clamp,
         threads: std::thread::available_parallelism().map_or(4, |n| n.get().max(4)),
         clock: &environment::now,
-        pull: &|lease, reference| {
-            let pulled = transfer::pull_base(lease, reference, args.insecure, &progress, &cancel);
-            pulled.map_err(Into::into)
-        },
-        events: &|event| progress.event(event),
+        pull: &pull,
+        sharing: Sharing { executed: Some(&executed), layer: None },
+        events: &events,
         numbers: progress.numbers(),
         cancel: &cancel,
     };
-    let result = solve::build(&request, &lease);
+    let platforms = args.output.platforms();
+    // One after the other: the steps of each run in parallel, and find what those before had
+    // in common with them.
+    let result: crate::Result<Vec<Built>> =
+        platforms.iter().map(|platform| solve::build(&request(platform), &lease)).collect();
     // What was read need not be read again, however the build ended.
     if let Err(error) = build_context.index().save(&index_path) {
         tracing::debug!(%error, "the next build reads all files again");
     }
-    let named = result.and_then(|built| args.output.name(&lease, &built).map(|()| built));
+    let finished = result.and_then(|built| args.output.finish(&lease, built));
     progress.finish();
-    let built = named.map_err(|error| explained(error, &shown, &text))?;
-    args.output.report(&built, &progress, started)
+    let finished = finished.map_err(|error| explained(error, &shown, &text))?;
+    args.output.report(&finished, &progress, started)
 }
 
 /// Prints what is known about a failure, and returns what is left to say.
@@ -219,8 +225,13 @@ fn options(args: &BuildArgs) -> anyhow::Result<Options> {
         }
     }
     let labels = args.output.labels();
-    let platform = args.output.platform()?;
-    Ok(Options { target: args.target.clone(), build_args, labels, platform })
+    Ok(Options {
+        target: args.target.clone(),
+        build_args,
+        labels,
+        show_platforms: args.output.platforms().len() > 1,
+        ..Options::default()
+    })
 }
 
 /// Returns the latest time in the image: `SOURCE_DATE_EPOCH` of the arguments or the environment.

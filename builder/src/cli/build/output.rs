@@ -6,12 +6,13 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use oci::{Platform, Reference};
 use store::Lease;
 
 use super::super::progress::Progress;
 use super::summary;
+use crate::output::Finished;
 use crate::solve::Built;
 
 /// What comes out of a build.
@@ -29,9 +30,20 @@ pub(super) struct OutputArgs {
     /// Print nothing but the image ID
     #[arg(short, long)]
     pub(super) quiet: bool,
-    /// Platform to build for; only the host's for now
-    #[arg(long, value_name = "OS/ARCH")]
-    platform: Option<Platform>,
+    /// Platforms to build for, such as linux/amd64,linux/arm64 [default: this machine's]
+    #[arg(
+        long,
+        value_name = "OS/ARCH",
+        value_delimiter = ',',
+        value_parser = platform,
+        env = "DOCKER_DEFAULT_PLATFORM"
+    )]
+    platform: Vec<Platform>,
+}
+
+/// Reads a platform; `local` is this machine's, as in docker.
+fn platform(text: &str) -> oci::Result<Platform> {
+    if text == "local" { Ok(Platform::host()) } else { text.parse() }
 }
 
 impl OutputArgs {
@@ -41,45 +53,51 @@ impl OutputArgs {
         pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
     }
 
-    /// Returns the platform to build for.
-    pub(super) fn platform(&self) -> anyhow::Result<Platform> {
-        let host = Platform::host();
-        let platform = self.platform.clone().unwrap_or_else(|| host.clone());
-        if !host.matches(&platform) {
-            bail!("building for {platform} on {host} is not supported yet");
-        }
-        Ok(platform)
-    }
-
-    /// Gives the image its names, writing only what is new.
-    pub(super) fn name(&self, lease: &Lease, built: &Built) -> crate::Result<()> {
-        let images = lease.store().images();
-        if self.tag.is_empty() {
-            images.set_untagged(lease, &built.manifest)?;
-        }
-        for tag in &self.tag {
-            if images.get(tag)?.as_ref() != Some(&built.manifest) {
-                images.set(lease, tag, &built.manifest)?;
+    /// Returns the platforms to build for, each once, in the order in which they were given.
+    pub(super) fn platforms(&self) -> Vec<Platform> {
+        let mut platforms: Vec<Platform> = Vec::new();
+        for platform in &self.platform {
+            if !platforms.contains(platform) {
+                platforms.push(platform.clone());
             }
         }
-        Ok(())
+        if platforms.is_empty() {
+            platforms.push(Platform::host());
+        }
+        platforms
+    }
+
+    /// Makes one image of the builds and gives it its names, writing only what is new.
+    pub(super) fn finish(&self, lease: &Lease, builds: Vec<Built>) -> crate::Result<Finished> {
+        let finished = Finished::new(lease, builds)?;
+        let images = lease.store().images();
+        if self.tag.is_empty() {
+            images.set_untagged(lease, &finished.image)?;
+        }
+        for tag in &self.tag {
+            if images.get(tag)?.as_ref() != Some(&finished.image) {
+                images.set(lease, tag, &finished.image)?;
+            }
+        }
+        Ok(finished)
     }
 
     /// Tells the user, and whoever asked for files, what was built.
     pub(super) fn report(
         &self,
-        built: &Built,
+        finished: &Finished,
         progress: &Progress,
         started: Instant,
     ) -> anyhow::Result<()> {
+        let image_id = finished.image_id();
         if let Some(path) = &self.iidfile {
-            fs::write(path, built.image_id.to_string())
+            fs::write(path, image_id.to_string())
                 .with_context(|| format!("cannot write {}", path.display()))?;
         }
         if self.quiet {
-            writeln!(std::io::stdout(), "{}", built.image_id)?;
+            writeln!(std::io::stdout(), "{image_id}")?;
         }
-        summary::print(&self.tag, built, progress, started.elapsed());
+        summary::print(&self.tag, finished, progress, started.elapsed());
         Ok(())
     }
 }

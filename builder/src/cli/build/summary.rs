@@ -5,19 +5,22 @@ use std::time::Duration;
 use oci::Reference;
 
 use super::super::progress::{Progress, human_size, seconds, write_stderr};
-use crate::solve::Built;
+use crate::output::Finished;
 
 /// Prints the summary in the form that the progress has.
-pub(super) fn print(names: &[Reference], built: &Built, progress: &Progress, took: Duration) {
+pub(super) fn print(names: &[Reference], finished: &Finished, progress: &Progress, took: Duration) {
     let (reused, run) = progress.counts();
+    let platforms: Vec<String> =
+        finished.builds.iter().map(|built| built.platform.to_string()).collect();
     let peak_memory = peak_memory_bytes();
     if progress.is_json() {
         let line = serde_json::json!({
             "event": "built",
             "names": names.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            "image_id": built.image_id.to_string(),
-            "digest": built.manifest.digest.to_string(),
-            "size": built.size,
+            "image_id": finished.image_id().to_string(),
+            "digest": finished.image.digest.to_string(),
+            "platforms": platforms,
+            "size": finished.size(),
             "ms": u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
             "reused": reused,
             "run": run,
@@ -28,8 +31,8 @@ pub(super) fn print(names: &[Reference], built: &Built, progress: &Progress, too
         let name = names.first().map_or_else(|| "image".to_owned(), Reference::familiar);
         write_stderr(&format!(
             "built {name}  {}  {}  in {}  ({reused} steps reused, {run} run, peak memory {})\n",
-            built.image_id.short(),
-            human_size(built.size),
+            finished.image_id().short(),
+            human_size(finished.size()),
             seconds(took),
             human_size(peak_memory),
         ));
