@@ -7,10 +7,15 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 use crate::error::{IoContext as _, Result};
 use crate::fault;
+
+/// How many files are synced at once. The threads only wait; more of them gain nothing.
+const SYNCS_AT_ONCE: usize = 16;
 
 /// Whether something must outlive a power cut once it is acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,9 +28,14 @@ pub(crate) enum Durability {
 
 /// Creates a file that must not exist yet, for its owner only.
 pub(crate) fn create(path: &Path) -> Result<File> {
+    create_with(path, 0o600)
+}
+
+/// Creates a file that must not exist yet, with this mode.
+pub(crate) fn create_with(path: &Path, mode: u32) -> Result<File> {
     fault::point()
         .and_then(|()| {
-            OpenOptions::new().write(true).read(true).create_new(true).mode(0o600).open(path)
+            OpenOptions::new().write(true).read(true).create_new(true).mode(mode).open(path)
         })
         .doing("create", path)
 }
@@ -50,6 +60,30 @@ pub(crate) fn sync(file: &File, path: &Path) -> Result<()> {
     fault::point()
         .and_then(|()| if fault::IS_SYNCED { file.sync_data() } else { Ok(()) })
         .doing("sync", path)
+}
+
+/// Waits until the bytes of several files are on the disk: one after the other each would wait for
+/// the file system's journal, together they share its writes.
+pub(crate) fn sync_all(files: &[(File, PathBuf)]) -> Result<()> {
+    for (_, path) in files {
+        fault::point().doing("sync", path)?;
+    }
+    let next = AtomicUsize::new(0);
+    let work = || -> Result<()> {
+        while let Some((file, path)) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
+            if fault::IS_SYNCED {
+                file.sync_data().doing("sync", path)?;
+            }
+        }
+        Ok(())
+    };
+    thread::scope(|scope| {
+        let helpers = files.len().min(SYNCS_AT_ONCE).saturating_sub(1);
+        let helpers: Vec<_> = (0..helpers).map(|_| scope.spawn(work)).collect();
+        helpers.into_iter().fold(work(), |result, helper| {
+            result.and(helper.join().expect("syncing does not panic"))
+        })
+    })
 }
 
 /// Waits until a directory's entries are on the disk.

@@ -10,6 +10,7 @@ use oci::{
 use crate::error::{Error, IoContext as _, Result};
 use crate::ingest::Committed;
 use crate::lease::Lease;
+use crate::settle;
 use crate::store::Store;
 
 /// How many indexes may lead to each other before a manifest. One is usual, two occur; the limit
@@ -158,6 +159,9 @@ impl Lease {
         let digest = Digest::sha256(bytes);
         self.pin(&digest)?;
         if let Some(size) = self.store().blobs().size(&digest)? {
+            if !self.defers_syncs() {
+                settle::blobs(self.store(), &[digest].into())?;
+            }
             return Ok(Committed { digest, size });
         }
         let mut ingest = self.ingest()?;

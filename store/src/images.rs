@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::durable::{self, Durability, if_present};
 use crate::error::{Error, IoContext as _, Result};
 use crate::lease::Lease;
+use crate::settle;
 use crate::store::Store;
 
 /// The longest encoded name that is used as it is. File systems allow 255 bytes; longer references
@@ -230,6 +231,7 @@ impl<'a> Images<'a> {
         if if_present(fs::read(path)).doing("read", path)?.as_deref() == Some(&bytes) {
             return Ok(());
         }
+        settle::image(lease, &entry.descriptor)?;
         // A part of the image may be another program's, which is about to sync its name only now.
         durable::sync_dir(&self.store.root().blobs(digest.algorithm()))?;
         durable::replace(&lease.temporary(), path, &bytes, Durability::Synced)

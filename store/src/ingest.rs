@@ -15,6 +15,7 @@ use oci::{Algorithm, Digest, Hasher};
 use crate::durable::{self, Durability, if_present};
 use crate::error::{Error, IoContext as _, Result};
 use crate::lease::Lease;
+use crate::settle::{self, SETTLED_MODE, UNSETTLED_MODE};
 
 /// How many bytes are collected before they are written and hashed: big enough that system calls
 /// and thread hand-overs do not count, small enough to stay in the processor's cache.
@@ -23,6 +24,10 @@ const BLOCK_BYTES: usize = 256 * 1024;
 /// How many written blocks may wait for the hashing thread. With the one being filled and the one
 /// being hashed this bounds the memory of an ingest to about 1 MiB.
 const BLOCKS_WAITING: usize = 2;
+
+/// From which size on a blob whose sync is deferred is written to the disk meanwhile, so that the
+/// others need not wait for it in the end.
+const SYNC_EARLY_BYTES: u64 = 1 << 20;
 
 /// A blob being written. Nobody sees it before it is committed; dropping it discards it.
 #[derive(Debug)]
@@ -33,6 +38,8 @@ pub struct Ingest {
     hashing: Hashing,
     block: Vec<u8>,
     size: u64,
+    /// Whether a commit waits for the disk, or leaves that to who settles.
+    durability: Durability,
     is_committed: bool,
 }
 
@@ -48,9 +55,15 @@ pub struct Committed {
 impl Ingest {
     pub(crate) fn new(lease: Lease, algorithm: Algorithm) -> Result<Self> {
         let path = lease.temporary();
-        let file = durable::create(&path)?;
+        let (durability, mode) = if lease.defers_syncs() {
+            (Durability::Volatile, UNSETTLED_MODE)
+        } else {
+            (Durability::Synced, SETTLED_MODE)
+        };
+        let file = durable::create_with(&path, mode)?;
         let hashing = Hashing::Here(Hasher::new(algorithm));
-        Ok(Self { lease, path, file, hashing, block: Vec::new(), size: 0, is_committed: false })
+        let (block, size, is_committed) = (Vec::new(), 0, false);
+        Ok(Self { lease, path, file, hashing, block, size, durability, is_committed })
     }
 
     /// Returns how many bytes came so far.
@@ -59,7 +72,8 @@ impl Ingest {
         self.size
     }
 
-    /// Verifies the bytes and makes them a blob, pinned by the lease, that outlives a power cut.
+    /// Verifies the bytes and makes them a blob, pinned by the lease, that outlives a power cut (or
+    /// will when an image name leads to it, if the lease [defers](Lease::defer_syncs)).
     ///
     /// `expected` is the digest and the length in bytes that the blob must have, if they are
     /// known. A blob that exists already stays as it is.
@@ -85,8 +99,16 @@ impl Ingest {
         let target = self.lease.store().root().blob(&actual);
         let existing = if_present(fs::metadata(&target)).doing("read", &target)?;
         if existing.is_none() {
-            durable::publish(&self.file, &self.path, &target, Durability::Synced)?;
+            if self.durability == Durability::Volatile {
+                self.lease.announce_unsettled()?;
+            }
+            durable::publish(&self.file, &self.path, &target, self.durability)?;
             self.is_committed = true;
+            if self.durability == Durability::Volatile && self.size >= SYNC_EARLY_BYTES {
+                self.lease.sync_meanwhile(&self.file, &target)?;
+            }
+        } else if self.durability == Durability::Synced {
+            settle::blobs(self.lease.store(), &[actual].into())?;
         }
         Ok(Committed { digest: actual, size: self.size })
     }

@@ -22,16 +22,18 @@ use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
 
 use oci::{Algorithm, Digest};
 
-use crate::durable::if_present;
+use crate::durable::{self, if_present};
 use crate::error::{IoContext as _, Result};
 use crate::fault;
 use crate::ingest::Ingest;
 use crate::root::{Root, StoreLock};
+use crate::settle;
 use crate::store::Store;
 use crate::trash;
 
@@ -54,6 +56,11 @@ struct Inner {
     directory: PathBuf,
     pins: Mutex<Pinned>,
     names: AtomicU64,
+    /// Whether blobs wait for the disk together, when an image gets its name.
+    defers_syncs: AtomicBool,
+    is_announced: AtomicBool,
+    /// Large blobs on their way to the disk.
+    syncing: Mutex<Vec<JoinHandle<Result<()>>>>,
     _lock: File,
 }
 
@@ -89,7 +96,17 @@ impl Lease {
         let id = file_name(&directory);
         let pins = Mutex::new(Pinned { file, known: BTreeSet::new() });
         let names = AtomicU64::new(0);
-        let inner = Inner { store, id, directory, pins, names, _lock: lock };
+        let inner = Inner {
+            store,
+            id,
+            directory,
+            pins,
+            names,
+            defers_syncs: AtomicBool::new(false),
+            is_announced: AtomicBool::new(false),
+            syncing: Mutex::default(),
+            _lock: lock,
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -129,6 +146,49 @@ impl Lease {
             .and_then(|()| pins.file.write_all(format!("\n{}", lines(&new)).as_bytes()))
             .doing("write", self.inner.directory.join(PINS))?;
         pins.known.extend(new);
+        Ok(())
+    }
+
+    /// Lets the blobs that are made from now on wait for the disk together: when a name in
+    /// [`images`](Store::images) is about to lead to them, instead of each when it is committed.
+    ///
+    /// For who makes many and acknowledges only the last, such as a build. If the machine goes down
+    /// before, those that reached the disk are kept and the others are gone; if only the process
+    /// dies, all are kept.
+    pub fn defer_syncs(&self) {
+        self.inner.defers_syncs.store(true, Ordering::Relaxed);
+    }
+
+    /// Tells whether blobs wait for the disk together.
+    pub(crate) fn defers_syncs(&self) -> bool {
+        self.inner.defers_syncs.load(Ordering::Relaxed)
+    }
+
+    /// Says once, on the disk, that there are blobs that may not be on it.
+    pub(crate) fn announce_unsettled(&self) -> Result<()> {
+        if !self.inner.is_announced.load(Ordering::Acquire) {
+            settle::announce(self)?;
+            self.inner.is_announced.store(true, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// Writes a large blob to the disk while the program goes on.
+    pub(crate) fn sync_meanwhile(&self, file: &File, path: &Path) -> Result<()> {
+        let (file, path) = (file.try_clone().doing("open", path)?, path.to_owned());
+        let sync = move || durable::sync(&file, &path);
+        let thread = thread::Builder::new().name("sync".into()).spawn(sync);
+        let thread = thread.doing("start a thread for", "syncing")?;
+        self.inner.syncing.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
+        Ok(())
+    }
+
+    /// Waits for what is written meanwhile.
+    pub(crate) fn finish_syncs(&self) -> Result<()> {
+        let mut syncing = self.inner.syncing.lock().unwrap_or_else(PoisonError::into_inner);
+        for thread in syncing.drain(..) {
+            thread.join().expect("syncing does not panic")?;
+        }
         Ok(())
     }
 

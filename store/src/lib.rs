@@ -7,6 +7,7 @@
 //! ```text
 //! <root>/
 //! ├── version                 of the format
+//! ├── unsettled               says that blobs may not be on the disk  settle
 //! ├── lock                    held for moments: shared to pin, exclusively to collect garbage
 //! ├── blobs/sha256/<hex>      committed blobs                          blobs, ingest
 //! ├── ingest/                 files being written
@@ -51,6 +52,7 @@ mod pins;
 mod prune;
 pub mod remote;
 mod root;
+mod settle;
 mod steps;
 mod store;
 #[cfg(test)]

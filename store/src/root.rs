@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use oci::{Algorithm, Digest};
 
 use crate::error::{Error, IoContext as _, Result};
+use crate::settle;
 use crate::version::{self, Format};
 
 /// The directories that every store has from the moment it is created.
@@ -37,8 +38,16 @@ const DIRECTORIES: &[&str] = &[
 
 /// Names that may be in a store's root besides [`DIRECTORIES`]; `builds` belongs to the
 /// builder, `stubs` to the runner, and `origins` is made when it is needed.
-const OTHER_NAMES: &[&str] =
-    &["version", "version.new", "lock", "builds", "stubs", "origins", "lost+found"];
+const OTHER_NAMES: &[&str] = &[
+    "version",
+    "version.new",
+    "unsettled",
+    "lock",
+    "builds",
+    "stubs",
+    "origins",
+    "lost+found",
+];
 
 /// The paths of one store.
 ///
@@ -55,6 +64,7 @@ impl Root {
         let path = std::path::absolute(path).doing("resolve", path)?;
         let root = Self { path };
         if version::read(&root)? == Some(format.current) {
+            settle::recover(&root)?;
             return Ok(root);
         }
         DirBuilder::new()
@@ -65,6 +75,8 @@ impl Root {
         root.refuse_foreign()?;
         let locked = root.lock_exclusive()?;
         version::ensure(&root, format, &locked)?;
+        drop(locked);
+        settle::recover(&root)?;
         Ok(root)
     }
 
@@ -103,6 +115,12 @@ impl Root {
     #[must_use]
     pub fn version(&self) -> PathBuf {
         self.path.join("version")
+    }
+
+    /// Returns the file that says that blobs may not be on the disk yet.
+    #[must_use]
+    pub fn unsettled(&self) -> PathBuf {
+        self.path.join("unsettled")
     }
 
     /// Returns the directory of all blobs named by `algorithm`.

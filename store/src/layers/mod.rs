@@ -41,6 +41,7 @@ pub use error::LayerError;
 pub use index::LayerIndex;
 pub use pack::tar_dir;
 pub use snapshot::{Snapshot, snapshot_pins};
+pub(crate) use stamp::of_this_boot as this_boot;
 pub use view::{MergedView, Node};
 pub use writer::LayerWriter;
 

@@ -84,6 +84,8 @@ pub(super) fn run(args: &BuildArgs, context: &super::Context) -> anyhow::Result<
 
     let store = context.store()?;
     let lease = store.lease()?;
+    // What is acknowledged is the image's name: all that it leads to is synced before that, at once.
+    lease.defer_syncs();
     let builds = Builds::new(store.root().path());
     let index_path = builds.context_index(&directory);
     let index = Index::open(&index_path, nanoseconds(environment::now()));
