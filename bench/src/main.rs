@@ -1,7 +1,7 @@
 //! Compares our programs with other people's, A B A B in one run, and prints medians and ratios.
 //!
 //! ```text
-//! bench [start|build|registry]…  [--json FILE] [--markdown FILE]
+//! bench [start|build|files|compress|memory|registry]…  [--json FILE] [--markdown FILE]
 //! ```
 //!
 //! Run it as root with `make bench`, which installs the peers and builds the programs. Every
@@ -10,9 +10,13 @@
 #![forbid(unsafe_code)]
 
 mod build;
+mod compress;
+mod files;
 mod measure;
+mod memory;
 mod registry;
 mod report;
+mod server;
 mod start;
 mod world;
 
@@ -22,6 +26,18 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 
 use report::Report;
+
+type Part = fn(&mut Report) -> Result<()>;
+
+/// What can be measured, in the order in which it is.
+const PARTS: &[(&str, Part)] = &[
+    ("start", start::run),
+    ("build", build::run),
+    ("files", files::run),
+    ("compress", compress::run),
+    ("memory", memory::run),
+    ("registry", registry::run),
+];
 
 fn main() -> ExitCode {
     match run(std::env::args().skip(1)) {
@@ -41,19 +57,17 @@ fn run(mut arguments: impl Iterator<Item = String>) -> Result<()> {
             "--markdown" => markdown = arguments.next().map(PathBuf::from),
             // Started by the part `start` inside a mount namespace of its own.
             "start-inside" => return start::inside(),
-            "start" | "build" | "registry" => parts.push(argument),
-            other => bail!("unknown part {other}: it is start, build or registry"),
+            part if PARTS.iter().any(|(name, _)| *name == part) => parts.push(argument),
+            other => {
+                let names: Vec<&str> = PARTS.iter().map(|(name, _)| *name).collect();
+                bail!("unknown part {other}: there are {}", names.join(", "))
+            }
         }
     }
-    if parts.is_empty() {
-        parts.extend(["start", "build", "registry"].map(String::from));
-    }
     let mut report = Report::default();
-    for part in parts {
-        match part.as_str() {
-            "start" => start::run(&mut report)?,
-            "build" => build::run(&mut report)?,
-            _ => registry::run(&mut report)?,
+    for (name, part) in PARTS {
+        if parts.is_empty() || parts.iter().any(|wanted| wanted == name) {
+            part(&mut report)?;
         }
     }
     report.finish(json.as_deref(), markdown.as_deref())

@@ -4,10 +4,10 @@
 //! of our own that does nothing with them, the same for every peer.
 
 use std::fs::{self, File};
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::io::Read as _;
+use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use crate::measure::{anonymous_kib, by_turns, median, milliseconds, time};
 use crate::report::{Report, Row, Target};
-use crate::world::{program, wait_until};
+use crate::server::Server;
 
 /// Rounds of each pair; the median counts.
 const ROUNDS: usize = 5;
@@ -62,6 +62,7 @@ pub(crate) fn run(report: &mut Report) -> Result<()> {
         ours: peak,
         theirs: 100.0,
         target: Target::AtMost(1.0),
+        also: Vec::new(),
     });
     Ok(())
 }
@@ -86,6 +87,7 @@ fn rate(
         ours: median(&a),
         theirs: median(&b),
         target: Target::AtLeast(target),
+        also: Vec::new(),
     });
     Ok(())
 }
@@ -142,6 +144,7 @@ fn put(report: &mut Report, dir: &Path, ours: &Server, large: &Path, digest: &st
         ours: median(&a),
         theirs: median(&b),
         target: Target::AtMost(2.5),
+        also: Vec::new(),
     });
     report.note(format!("1 GiB by dd conv=fdatasync to the same disk: {:.0} ms", median(&disk)));
     push(ours, large, digest)
@@ -158,6 +161,7 @@ fn get(report: &mut Report, ours: (&Server, &str), theirs: (&Server, &str)) -> R
         ours: speed(&a),
         theirs: speed(&b),
         target: Target::AtLeast(0.7),
+        also: Vec::new(),
     });
     Ok(())
 }
@@ -263,117 +267,4 @@ fn digest(path: &Path) -> Result<String> {
     let output = Command::new("openssl").args(["sha256", "-r"]).arg(path).output()?;
     let text = String::from_utf8(output.stdout)?;
     Ok(format!("sha256:{}", text.split(' ').next().context("openssl printed nothing")?))
-}
-
-/// One of the three servers; it ends with the value.
-struct Server {
-    name: &'static str,
-    child: Child,
-    port: u16,
-    root: std::path::PathBuf,
-}
-
-impl Server {
-    fn rregistry(dir: &Path) -> Result<Self> {
-        let root = dir.join("ours");
-        let mut child = Command::new(program("rregistry")?)
-            .args([
-                "serve",
-                "--listen",
-                "127.0.0.1:0",
-                "--no-access-log",
-                "--log",
-                "error",
-                "--root",
-            ])
-            .arg(&root)
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().context("its output is piped")?).read_line(&mut line)?;
-        let port = line
-            .split([':', ','])
-            .nth(1)
-            .and_then(|port| port.parse().ok())
-            .with_context(|| format!("rregistry said {line}"))?;
-        Ok(Self { name: "rregistry", child, port, root })
-    }
-
-    fn docker_registry(dir: &Path) -> Result<Self> {
-        let (port, root, config) =
-            (free_port()?, dir.join("theirs"), dir.join("docker-registry.yml"));
-        fs::write(
-            &config,
-            format!(
-                "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: '127.0.0.1:{port}'}}\n",
-                root.display()
-            ),
-        )?;
-        let child = Command::new("docker-registry")
-            .arg("serve")
-            .arg(config)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .context("cannot start docker-registry")?;
-        Self { name: "docker-registry", child, port, root }.ready()
-    }
-
-    fn nginx(dir: &Path, www: &Path) -> Result<Self> {
-        let (port, config) = (free_port()?, dir.join("nginx.conf"));
-        let dir = dir.display();
-        fs::write(
-            &config,
-            format!(
-                "user root; worker_processes 2; daemon off; pid {dir}/nginx.pid; error_log {dir}/nginx.log;\nevents {{ worker_connections 1024; }}\n\
-                 http {{ access_log off; sendfile on; tcp_nopush on; keepalive_requests 1000000000; server {{ listen 127.0.0.1:{port}; root {}; }} }}\n",
-                www.display()
-            ),
-        )?;
-        let child = Command::new("nginx")
-            .arg("-c")
-            .arg(config)
-            .stderr(Stdio::null())
-            .spawn()
-            .context("cannot start nginx")?;
-        Self { name: "nginx", child, port, root: www.to_owned() }.ready()
-    }
-
-    fn ready(self) -> Result<Self> {
-        wait_until(self.name, || TcpStream::connect(("127.0.0.1", self.port)).is_ok())?;
-        Ok(self)
-    }
-
-    /// Sends the head of a request on a new connection.
-    fn send(&self, head: &str) -> Result<TcpStream> {
-        let mut connection = TcpStream::connect(("127.0.0.1", self.port))?;
-        connection.write_all(head.as_bytes())?;
-        Ok(connection)
-    }
-
-    /// Sends a request and returns the whole answer.
-    fn ask(&self, request: &str) -> Result<String> {
-        let mut answer = String::new();
-        self.send(request)?.read_to_string(&mut answer)?;
-        Ok(answer)
-    }
-
-    /// Removes a blob's bytes.
-    fn forget(&self, digest: &str) -> Result<()> {
-        let hex = digest.split_once(':').context("a digest has a colon")?.1;
-        fs::remove_dir_all(self.root.join("blob/sha256").join(&hex[..2]).join(hex))?;
-        Ok(())
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // SIGTERM lets nginx end its workers; nothing can be done where that fails.
-        let _asked = Command::new("kill").arg(self.child.id().to_string()).status();
-        let _ended = self.child.wait();
-    }
-}
-
-fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }

@@ -32,9 +32,33 @@ pub(crate) struct Row {
     pub(crate) theirs: f64,
     /// What the ratio should be.
     pub(crate) target: Target,
+    /// Other programs that did the same, in the same unit, without a target.
+    pub(crate) also: Vec<Also>,
+}
+
+/// What another program needed for the same.
+#[derive(Debug, Serialize)]
+pub(crate) struct Also {
+    /// Its name.
+    pub(crate) peer: &'static str,
+    /// Its median.
+    pub(crate) value: f64,
 }
 
 impl Row {
+    /// A figure of ours that has a limit instead of a peer.
+    pub(crate) fn limited(what: &str, unit: &'static str, ours: f64, limit: f64) -> Self {
+        Self {
+            what: what.to_owned(),
+            peer: "limit".to_owned(),
+            unit,
+            ours,
+            theirs: limit,
+            target: Target::AtMost(1.0),
+            also: Vec::new(),
+        }
+    }
+
     fn ratio(&self) -> f64 {
         self.ours / self.theirs
     }
@@ -50,6 +74,7 @@ impl Row {
 /// All comparisons of a run.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Report {
+    machine: String,
     rows: Vec<Row>,
     /// Figures recorded beside the comparisons, without a target.
     notes: Vec<String>,
@@ -73,11 +98,12 @@ impl Report {
     /// # Errors
     ///
     /// A file cannot be written.
-    pub(crate) fn finish(&self, json: Option<&Path>, markdown: Option<&Path>) -> Result<()> {
+    pub(crate) fn finish(mut self, json: Option<&Path>, markdown: Option<&Path>) -> Result<()> {
+        self.machine = machine();
         let table = self.table();
         say(&format!("\n{table}"));
         if let Some(path) = json {
-            fs::write(path, serde_json::to_string_pretty(self)?)?;
+            fs::write(path, serde_json::to_string_pretty(&self)?)?;
         }
         if let Some(path) = markdown {
             fs::write(path, table)?;
@@ -86,19 +112,22 @@ impl Report {
     }
 
     fn table(&self) -> String {
-        let mut text = machine();
-        text.push_str("\n| what | unit | ours | peer | theirs | ratio | target | met |\n|---|---|---|---|---|---|---|---|\n");
+        let mut text = format!("{}\n", self.machine);
+        text.push_str("\n| what | unit | ours | peer | theirs | ratio | target | met | also |\n|---|---|---|---|---|---|---|---|---|\n");
         for row in &self.rows {
             let target = match row.target {
-                Target::AtMost(limit) => format!("≤ {limit}"),
-                Target::AtLeast(limit) => format!("≥ {limit}"),
+                Target::AtMost(limit) => format!("≤ {limit:.3}"),
+                Target::AtLeast(limit) => format!("≥ {limit:.3}"),
             };
             let met = if row.is_met() { "yes" } else { "**no**" };
+            let also: Vec<String> =
+                row.also.iter().map(|also| format!("{} {:.1}", also.peer, also.value)).collect();
             let Row { what, unit, ours, peer, theirs, .. } = row;
             let _infallible = writeln!(
                 text,
-                "| {what} | {unit} | {ours:.1} | {peer} | {theirs:.1} | {:.2} | {target} | {met} |",
-                row.ratio()
+                "| {what} | {unit} | {ours:.1} | {peer} | {theirs:.1} | {:.3} | {target} | {met} | {} |",
+                row.ratio(),
+                also.join(", ")
             );
         }
         for note in &self.notes {
@@ -110,7 +139,7 @@ impl Report {
 
 fn line(row: &Row) -> String {
     let Row { what, unit, ours, peer, theirs, .. } = row;
-    format!("{what}: ours {ours:.1} {unit}, {peer} {theirs:.1} {unit}, ratio {:.2}", row.ratio())
+    format!("{what}: ours {ours:.1} {unit}, {peer} {theirs:.1} {unit}, ratio {:.3}", row.ratio())
 }
 
 /// The machine, by its cores, memory and kernel alone.
@@ -121,7 +150,7 @@ fn machine() -> String {
         memory.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) >> 20;
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let kernel = kernel.trim().split('-').next().unwrap_or_default();
-    format!("{cores} cores, {gib} GiB, Linux {kernel}\n")
+    format!("{cores} cores, {gib} GiB, Linux {kernel}")
 }
 
 #[expect(clippy::print_stdout, reason = "this program's results")]

@@ -15,6 +15,7 @@ use crate::report::{Report, Row, Target};
 use crate::world::World;
 
 const ROUNDS: usize = 200;
+const STEPS: usize = 20;
 
 pub(crate) fn run(report: &mut Report) -> Result<()> {
     let script = "umount /sys/fs/cgroup/unified 2>/dev/null; exec \"$0\" start-inside";
@@ -33,14 +34,17 @@ pub(crate) fn run(report: &mut Report) -> Result<()> {
         ours: figure("rrun"),
         theirs: figure("crun"),
         target: Target::AtMost(1.5),
+        also: Vec::new(),
     });
+    report.add(Row::limited("peak memory of rrun run", "MiB", figure("memory"), 100.0));
     report.add(Row {
-        what: "peak memory of rrun run".into(),
-        peer: "limit".into(),
-        unit: "MiB",
-        ours: figure("memory"),
-        theirs: 100.0,
-        target: Target::AtMost(1.0),
+        what: format!("a step RUN true, its layer recorded (one of {STEPS})"),
+        peer: "crun run".into(),
+        unit: "ms",
+        ours: figure("step"),
+        theirs: figure("crun"),
+        target: Target::AtMost(1.2),
+        also: Vec::new(),
     });
     Ok(())
 }
@@ -74,8 +78,27 @@ pub(crate) fn inside() -> Result<()> {
             .command("rrun", &["run", "--rm", "--network", "none", "busybox", "sleep", "0.2"])?
             .spawn()?,
     )?;
-    println!("{}", json!({"rrun": median(&ours), "crun": median(&theirs), "memory": memory}));
+    let (rrun, crun) = (median(&ours), median(&theirs));
+    println!("{}", json!({"rrun": rrun, "crun": crun, "memory": memory, "step": step(&world)?}));
     Ok(())
+}
+
+/// What one more RUN costs: builds with many and with one, by turns.
+fn step(world: &World) -> Result<f64> {
+    let context = world.path("steps");
+    fs::create_dir(&context)?;
+    for (name, steps) in [("one", 1), ("many", 1 + STEPS)] {
+        let dockerfile = format!("FROM busybox\n{}", "RUN true\n".repeat(steps));
+        fs::write(context.join(name), dockerfile)?;
+    }
+    let build = |name: &str| {
+        let mut command =
+            world.command("rbuild", &["--progress", "plain", "--no-cache", "-t", "steps"])?;
+        time(command.arg("-f").arg(context.join(name)).arg(&context))
+    };
+    build("many")?;
+    let (many, one) = by_turns(9, |_| build("many"), |_| build("one"))?;
+    Ok((median(&many) - median(&one)) / f64::from(u32::try_from(STEPS)?))
 }
 
 /// Makes a bundle of the same root file system, with the namespaces that rrun makes.

@@ -116,6 +116,37 @@ impl Dockerd {
     }
 }
 
+/// buildah with storage of its own.
+#[derive(Debug)]
+pub(crate) struct Buildah {
+    root: PathBuf,
+    run: PathBuf,
+}
+
+impl Buildah {
+    pub(crate) fn new(world: &World) -> Self {
+        Self { root: world.path("buildah"), run: world.path("buildah-run") }
+    }
+
+    pub(crate) fn command(&self) -> Command {
+        let mut command = Command::new("buildah");
+        command.arg("--root").arg(&self.root).arg("--runroot").arg(&self.run);
+        command.args(["--storage-driver", "overlay"]);
+        command
+    }
+}
+
+impl Drop for Buildah {
+    fn drop(&mut self) {
+        // It may leave mounts in its storage, which only it knows to undo.
+        let _tried = self.command().args(["rm", "--all"]).stdout(Stdio::null()).status();
+        for mounted in [&self.root, &self.run] {
+            let overlay = mounted.join("overlay");
+            let _not_mounted = Command::new("umount").arg(overlay).stderr(Stdio::null()).status();
+        }
+    }
+}
+
 impl Drop for Dockerd {
     fn drop(&mut self) {
         // SIGTERM lets it end its containers and containerd; nothing can be done where that fails.
