@@ -146,7 +146,7 @@ fn shown(platform: &Platform, target: &Platform) -> String {
     if platform == target {
         return platform.to_string();
     }
-    let target = match (&target.os == &platform.os, &target.variant) {
+    let target = match (target.os == platform.os, &target.variant) {
         (true, None) => target.architecture.clone(),
         (true, Some(variant)) => format!("{}/{variant}", target.architecture),
         (false, _) => target.to_string(),
