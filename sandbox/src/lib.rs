@@ -45,5 +45,5 @@ pub use spawn::{
 };
 pub use spec::{
     CgroupSpec, Limits, Mount, MountKind, Network, Process, Resource, Rlimit, Root, Seccomp,
-    Security, Spec,
+    SecretBytes, Security, Spec,
 };

@@ -26,6 +26,11 @@ pub struct Spec {
     pub process: Process,
     /// The control group, or none for that of the caller.
     pub cgroup: Option<CgroupSpec>,
+    /// Whether nothing of /proc, /sys and devices is hidden or protected.
+    ///
+    /// Capabilities and the system call filter are the process's own
+    /// ([`Security`]).
+    pub privileged: bool,
     /// Whether the sandbox is killed when the thread that started it ends.
     ///
     /// The kernel ties this to the *thread*: whoever sets it must wait on the
@@ -90,6 +95,57 @@ pub enum MountKind {
         /// Whether it cannot be written.
         readonly: bool,
     },
+    /// A file or directory of a stack of directories, found beneath the root
+    /// of the stack as if that were `/`: no link leads out of it.
+    Tree {
+        /// Read-only directories, topmost first. A single one without
+        /// `writable` is not copied on writing: what is written stays in it.
+        lowers: Vec<PathBuf>,
+        /// Overlayfs' upper and work directory, which take what is written.
+        writable: Option<(PathBuf, PathBuf)>,
+        /// An empty directory of the caller's, to mount the stack at where it
+        /// is more than one directory.
+        place: PathBuf,
+        /// What is mounted: a path in the stack, `/` for all of it.
+        path: PathBuf,
+        /// Whether it cannot be written.
+        readonly: bool,
+    },
+    /// A read-only file that exists only in memory.
+    File {
+        /// What is in it.
+        content: SecretBytes,
+        /// Its permission bits.
+        mode: u32,
+        /// Its owner.
+        uid: u32,
+        /// Its group.
+        gid: u32,
+    },
+}
+
+/// Bytes that nobody but the sandbox may see: they are not shown by `Debug`.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct SecretBytes(Vec<u8>);
+
+impl SecretBytes {
+    /// Takes the bytes.
+    #[must_use]
+    pub fn new(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+
+    /// Returns the bytes.
+    #[must_use]
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for SecretBytes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SecretBytes({} bytes)", self.0.len())
+    }
 }
 
 /// The network of a sandbox.
@@ -238,10 +294,16 @@ resources! {
 }
 
 /// A control group of the sandbox's own.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct CgroupSpec {
     /// The name of its directory, beneath the caller's own control group.
     pub name: String,
+    /// Where it is made instead: a path from the top of the tree, made when
+    /// it is missing.
+    pub parent: Option<PathBuf>,
+    /// Whether memory is to be accounted for where the host can, limit or not:
+    /// see [`crate::Sandboxed::memory_peak`].
+    pub account_memory: bool,
     /// What its processes may use together.
     pub limits: Limits,
 }
@@ -278,6 +340,7 @@ impl Spec {
             hostname: None,
             process: Process { args, ..Process::default() },
             cgroup: None,
+            privileged: false,
             die_with_parent: true,
         }
     }

@@ -190,13 +190,32 @@ macro_rules! wire_enum {
 pub(crate) use {wire_enum, wire_struct};
 
 mod specs {
-    use super::{Malformed, Wire};
+    use super::{Bytes, Malformed, Wire, put_length};
     use crate::spec::{
         CgroupSpec, Limits, Mount, MountKind, Network, Process, Resource, Rlimit, Root, Seccomp,
-        Security, Spec,
+        SecretBytes, Security, Spec,
     };
 
-    wire_struct!(Spec { root, mounts, network, hostname, process, cgroup, die_with_parent });
+    impl Wire for SecretBytes {
+        fn put(&self, out: &mut Vec<u8>) {
+            put_length(self.expose().len(), out);
+            out.extend_from_slice(self.expose());
+        }
+        fn get(input: &mut &[u8]) -> Result<Self, Malformed> {
+            Ok(Self::new(Bytes::get(input)?.0))
+        }
+    }
+
+    wire_struct!(Spec {
+        root,
+        mounts,
+        network,
+        hostname,
+        process,
+        cgroup,
+        privileged,
+        die_with_parent,
+    });
     wire_enum!(Root {
         0 => Overlay { lowers, upper, work, readonly, volatile },
         1 => Directory { path, readonly },
@@ -205,6 +224,8 @@ mod specs {
     wire_enum!(MountKind {
         0 => Bind { source, readonly, recursive },
         1 => Tmpfs { size_bytes, mode, readonly },
+        2 => Tree { lowers, writable, place, path, readonly },
+        3 => File { content, mode, uid, gid },
     });
     wire_enum!(Network { 0 => Host, 1 => None });
     wire_struct!(Process {
@@ -222,7 +243,7 @@ mod specs {
     });
     wire_struct!(Security { cap_add, cap_drop, seccomp, no_new_privileges });
     wire_struct!(Rlimit { resource, soft, hard, required });
-    wire_struct!(CgroupSpec { name, limits });
+    wire_struct!(CgroupSpec { name, parent, account_memory, limits });
     wire_struct!(Limits { memory_bytes, memory_swap_bytes, cpus, cpu_shares, pids });
 
     impl Wire for Seccomp {
@@ -297,6 +318,8 @@ mod tests {
         spec.process.security.seccomp = Seccomp::Json("{}".into());
         spec.cgroup = Some(CgroupSpec {
             name: "rrun-1".into(),
+            parent: Some("/jobs".into()),
+            account_memory: true,
             limits: Limits { cpus: Some(1.5), pids: Some(-1), ..Limits::default() },
         });
         spec

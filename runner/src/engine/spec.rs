@@ -53,7 +53,9 @@ pub fn describe(
         cgroup: Some(CgroupSpec {
             name: cgroup::name(&config.id),
             limits: limits(&config.limits)?,
+            ..CgroupSpec::default()
         }),
+        privileged: false,
         die_with_parent: true,
     })
 }

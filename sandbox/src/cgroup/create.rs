@@ -30,7 +30,10 @@ impl Cgroup {
         if let Some(objection) = limits::objection(&spec.limits) {
             return Err(Error::invalid(objection));
         }
-        let position = Position::own()?;
+        let mut position = Position::own()?;
+        if let Some(parent) = &spec.parent {
+            position = position.at(parent)?;
+        }
         let available = available_v2(&position);
         let is_v2 = |controller: &str| {
             position.v1_tree(controller).is_none() && available.contains(controller)
@@ -68,14 +71,20 @@ impl Cgroup {
         if devices {
             v1.insert("devices");
         }
+        if spec.account_memory && position.v1_tree("memory").is_some() {
+            // On v2 it is there or not: it is not worth changing other groups for.
+            v1.insert("memory");
+        }
         let v2: BTreeSet<&str> =
             v1.iter().copied().filter(|name| position.v1_tree(name).is_none()).collect();
         for controller in v1 {
             let Some(tree) = position.v1_tree(controller) else { continue };
             if !self.groups.iter().any(|group| group.controllers == tree.controllers) {
-                match make_group(&tree.own, &spec.name, &tree.controllers) {
+                let made = ready_parent(tree, spec)
+                    .and_then(|()| make_group(&tree.own, &spec.name, &tree.controllers));
+                match made {
                     Ok(group) => self.groups.push(group),
-                    Err(error) if is_only_guard(controller, settings, &error) => {}
+                    Err(error) if is_dispensable(controller, settings, spec, &error) => {}
                     Err(error) => return Err(cannot_make(&tree.own, error)),
                 }
             }
@@ -109,7 +118,17 @@ impl Cgroup {
         let mut needed: BTreeSet<&str> = needed.clone();
         needed.remove("devices");
         let mut last = io::Error::from(io::ErrorKind::NotFound);
-        for parent in tree.ancestors() {
+        let parents = match &spec.parent {
+            // Where the user wants it, or not at all.
+            Some(_) => {
+                ready_parent(tree, spec)
+                    .and_then(|()| hand_down(tree, &needed))
+                    .map_err(|error| cannot_make(&tree.own, error))?;
+                vec![tree.own.clone()]
+            }
+            None => tree.ancestors(),
+        };
+        for parent in parents {
             let made = enable(&parent, &needed).and_then(|()| make_group(&parent, &spec.name, &[]));
             match made {
                 Ok(group) => {
@@ -119,7 +138,7 @@ impl Cgroup {
                 Err(error) => last = error,
             }
         }
-        if settings.iter().all(|setting| setting.optional) {
+        if settings.iter().all(|setting| setting.optional) && spec.parent.is_none() {
             // An ordinary user without delegation, who asked for nothing.
             return Ok(());
         }
@@ -249,10 +268,28 @@ pub(super) fn lock(path: &Path) -> io::Result<Option<OwnedFd>> {
     Ok(path.is_dir().then_some(directory))
 }
 
+/// Makes the group that the user named as parent.
+fn ready_parent(tree: &Tree, spec: &CgroupSpec) -> io::Result<()> {
+    if spec.parent.is_some() { fs::create_dir_all(&tree.own) } else { Ok(()) }
+}
+
+/// Hands controllers down from the top of a v2 tree to a group.
+fn hand_down(tree: &Tree, needed: &BTreeSet<&str>) -> io::Result<()> {
+    let mut above = tree.ancestors();
+    above.remove(0);
+    above.iter().rev().try_for_each(|group| enable(group, needed))
+}
+
 /// Whether failing to make the group of a controller only means that devices
-/// are guarded in another way.
-fn is_only_guard(controller: &str, settings: &[Setting], error: &io::Error) -> bool {
-    controller == "devices"
+/// are guarded in another way, or that memory is not accounted for.
+fn is_dispensable(
+    controller: &str,
+    settings: &[Setting],
+    spec: &CgroupSpec,
+    error: &io::Error,
+) -> bool {
+    (controller == "devices" || controller == "memory")
+        && spec.parent.is_none()
         && !settings.iter().any(|setting| setting.controller == controller)
         && matches!(
             error.kind(),

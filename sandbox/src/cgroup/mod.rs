@@ -34,7 +34,7 @@ use crate::error::{Context as _, Error, Result};
 use crate::spawn::CgroupMount;
 use position::Position;
 pub(crate) use position::attach_files_of;
-pub use remove::sweep;
+pub use remove::{sweep, sweep_at};
 
 /// The file by which a thread enters a v1 group. For a process of one thread
 /// it does what `cgroup.procs` does, but a thread that writes *itself* needs no

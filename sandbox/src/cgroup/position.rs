@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 use super::V1_TASKS;
-use crate::error::{Context as _, Result};
+use crate::error::{Context as _, Error, Result};
 
 /// The position of a process.
 #[derive(Debug, PartialEq, Eq)]
@@ -67,6 +67,24 @@ impl Position {
             }
         }
         position
+    }
+
+    /// Returns the position of a process that were in the group `parent`, a path
+    /// from the top of each tree.
+    ///
+    /// # Errors
+    ///
+    /// When the path would lead out of the tree.
+    pub(super) fn at(mut self, parent: &Path) -> Result<Self> {
+        let below = parent.strip_prefix("/").unwrap_or(parent);
+        if below.components().any(|part| !matches!(part, Component::Normal(_))) {
+            let what = format!("{} is not a path of control groups", parent.display());
+            return Err(Error::invalid(what));
+        }
+        for tree in self.v1.iter_mut().chain(&mut self.v2) {
+            tree.own = tree.mount.join(below);
+        }
+        Ok(self)
     }
 
     /// Returns the v1 tree of a controller.
@@ -198,6 +216,19 @@ mod tests {
         assert_eq!(tree.own, Path::new("/sys/fs/cgroup/user.slice/user-0.slice/session-1.scope"));
         assert_eq!(tree.ancestors().len(), 4);
         assert_eq!(position.parents().last().unwrap(), Path::new("/sys/fs/cgroup"));
+    }
+
+    #[test]
+    fn another_parent_is_found_from_the_top_and_never_above_it() {
+        let cgroup = "4:memory:/a/b\n0::/\n";
+        let position = Position::parse(cgroup, HYBRID_MOUNTS).at(Path::new("/ci/jobs")).unwrap();
+        let own = &position.v1_tree("memory").unwrap().own;
+        assert_eq!(own, Path::new("/sys/fs/cgroup/memory/ci/jobs"));
+        assert_eq!(position.v2.unwrap().own, Path::new("/sys/fs/cgroup/unified/ci/jobs"));
+        for parent in ["../x", "/a/../../x", "a/./../x"] {
+            let position = Position::parse(cgroup, HYBRID_MOUNTS);
+            assert!(position.at(Path::new(parent)).is_err(), "accepted {parent}");
+        }
     }
 
     #[test]

@@ -27,8 +27,22 @@ const ROUNDS: u32 = 40;
 /// When the own position cannot be read. Groups that cannot be removed are
 /// left to the next call.
 pub fn sweep(prefix: &str) -> Result<Vec<String>> {
+    sweep_at(prefix, None)
+}
+
+/// Does the same for groups that were made in `parent` (see
+/// [`crate::CgroupSpec::parent`]).
+///
+/// # Errors
+///
+/// As [`sweep`].
+pub fn sweep_at(prefix: &str, parent: Option<&Path>) -> Result<Vec<String>> {
+    let mut position = Position::own()?;
+    if let Some(parent) = parent {
+        position = position.at(parent)?;
+    }
     let mut swept = Vec::new();
-    for parent in Position::own()?.parents() {
+    for parent in position.parents() {
         // Ancestors of a v2 group need not be readable.
         let Ok(entries) = fs::read_dir(&parent) else { continue };
         for entry in entries.flatten() {

@@ -32,8 +32,15 @@ pub(super) fn attach(files: &[PathBuf]) -> Result<()> {
 impl Helper {
     /// Mounts everything, makes the root the root, and returns it.
     pub(super) fn build(&mut self, plan: &Plan) -> Result<OwnedFd> {
-        let Enter::New { root: spec, mounts: wanted, network, hostname, cgroups, devices_guarded } =
-            &plan.enter
+        let Enter::New {
+            root: spec,
+            mounts: wanted,
+            network,
+            hostname,
+            cgroups,
+            devices_guarded,
+            privileged,
+        } = &plan.enter
         else {
             return Err(Error::invalid("a new sandbox needs a root"));
         };
@@ -42,9 +49,10 @@ impl Helper {
             .cannot(|| "make the mounts private")?;
         // Sources are host paths: they are opened before the host's tree is covered.
         let nodev = !devices_guarded
+            && !privileged
             && plan.capabilities & caps::bit("MKNOD").unwrap_or(0) != 0
             && is_host_root();
-        let prepared = mounts::open_sources(wanted, nodev)?;
+        let mut prepared = mounts::open_sources(wanted, nodev)?;
         let host = dev::HostNodes::open();
         let root = root::mount(spec, nodev)?;
         mounts::check_targets(wanted)?;
@@ -52,10 +60,16 @@ impl Helper {
 
         let proc = self.builtin(&root.fd, "proc")?;
         let proc = mount::over(&proc, mount::proc()?)?;
-        let sys = if covered("/sys") { None } else { Some(self.sys(&root.fd, *network)?) };
+        let sys =
+            if covered("/sys") { None } else { Some(self.sys(&root.fd, *network, *privileged)?) };
         let null = self.dev(&root.fd, &host, plan, &covered)?;
+        // Before the user's mounts, one of which may cover /dev.
+        let files = mounts::make_files(&root.fd, &mut prepared)?;
         self.mount_wanted(&root.fd, prepared)?;
-        masks::apply(&proc, sys.as_ref(), &null)?;
+        files.hide()?;
+        if !privileged {
+            masks::apply(&proc, sys.as_ref(), &null)?;
+        }
         // Inside the groups by now: this is where the namespace's root is. Without
         // groups it only hides where on the host this runs.
         match nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP) {
@@ -64,7 +78,7 @@ impl Helper {
         }
         if let (Some(sys), false) = (&sys, cgroups.is_empty()) {
             // Programs look there for their limits; none depends on it.
-            mounts::show_cgroups(sys, cgroups).ok();
+            mounts::show_cgroups(sys, cgroups, *privileged).ok();
         }
         if root.readonly {
             sys::mount_setattr(root.fd.as_fd(), false, sys::MOUNT_ATTR_RDONLY)

@@ -1,23 +1,31 @@
 //! /sys, and what the user wants mounted.
 
+use std::fs;
+use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags, mkdirat, symlinkat};
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid, mkdirat, symlinkat, unlinkat};
 use rustix::mount::MountAttrFlags;
 
-use super::target::{STRICT, is_directory, open_beneath};
-use super::{Helper, mount};
+use super::target::{STRICT, is_directory, open_beneath, open_in_root};
+use super::{Helper, dev, mount, root};
 use crate::error::{Context as _, Error, Result};
 use crate::spawn::CgroupMount;
-use crate::spec::{Mount, MountKind, Network};
+use crate::spec::{Mount, MountKind, Network, SecretBytes};
 use crate::sys::{MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY};
 
 /// A mount that waits for its target.
 pub(super) struct Prepared<'a> {
     target: &'a Path,
-    mount: OwnedFd,
-    directory: bool,
+    source: Source<'a>,
+}
+
+enum Source<'a> {
+    /// A detached mount.
+    Mount { mount: OwnedFd, directory: bool },
+    /// A file that is made when there is a place in memory for it.
+    File { content: &'a SecretBytes, mode: u32, uid: u32, gid: u32 },
 }
 
 /// Refuses targets that would take the sandbox apart.
@@ -74,12 +82,109 @@ fn prepare(wanted: &Mount, nodev: bool) -> Result<Prepared<'_>> {
             }
             (mount, true)
         }
+        MountKind::Tree { lowers, writable, place, path, readonly } => {
+            restrictions |= MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID;
+            if *readonly {
+                restrictions |= MOUNT_ATTR_RDONLY;
+            }
+            let mount = part_of(lowers, writable.as_ref(), place, path)?;
+            let directory = is_directory(&mount).cannot(|| "look at a mount")?;
+            (mount, directory)
+        }
+        MountKind::File { content, mode, uid, gid } => {
+            let source = Source::File { content, mode: *mode, uid: *uid, gid: *gid };
+            return Ok(Prepared { target: &wanted.target, source });
+        }
     };
     if restrictions != 0 {
         mount::restrict(&mount, true, restrictions)
             .cannot(|| format!("restrict the mount of {}", wanted.target.display()))?;
     }
-    Ok(Prepared { target: &wanted.target, mount, directory })
+    Ok(Prepared { target: &wanted.target, source: Source::Mount { mount, directory } })
+}
+
+/// Clones what is at `path` in a stack of directories as a detached mount. The
+/// path is resolved beneath the stack's root and what was found is mounted, so
+/// that nobody who changes the stack meanwhile can lead it elsewhere
+/// (CVE-2024-23651).
+fn part_of(
+    lowers: &[PathBuf],
+    writable: Option<&(PathBuf, PathBuf)>,
+    place: &Path,
+    path: &Path,
+) -> Result<OwnedFd> {
+    let what = || format!("mount {} of another root", path.display());
+    let root = match (lowers, writable) {
+        ([directory], None) => root::open(directory)?,
+        (lowers, writable) => {
+            let overlay = root::Overlay {
+                lowers,
+                upper: writable.map(|(upper, _)| upper.as_path()),
+                work: writable.map(|(_, work)| work.as_path()),
+                volatile: true,
+            };
+            overlay.mount(Some(place))?
+        }
+    };
+    let found = open_in_root(&root, path, OFlags::PATH).cannot(what)?;
+    mount::clone_of(&found).cannot(what)
+}
+
+/// Files that exist only in memory: until they are mounted they have names in
+/// the sandbox's own /dev.
+pub(super) struct Files {
+    dev: OwnedFd,
+    names: Vec<String>,
+}
+
+/// Makes the files that exist only in memory.
+pub(super) fn make_files(root: &OwnedFd, prepared: &mut [Prepared<'_>]) -> Result<Files> {
+    let dev = open_beneath(root, Path::new("dev"), OFlags::PATH | OFlags::DIRECTORY, STRICT)
+        .cannot(|| "open /dev")?;
+    let mut files = Files { dev, names: Vec::new() };
+    for Prepared { target, source } in prepared {
+        if let Source::File { content, mode, uid, gid } = source {
+            let mount = files
+                .make(content, *mode, (*uid, *gid))
+                .cannot(|| format!("make the file for {}", target.display()))?;
+            *source = Source::Mount { mount, directory: false };
+        }
+    }
+    Ok(files)
+}
+
+impl Files {
+    fn make(
+        &mut self,
+        content: &SecretBytes,
+        mode: u32,
+        (uid, gid): (u32, u32),
+    ) -> io::Result<OwnedFd> {
+        let name = format!(".memory-{}", self.names.len());
+        let file = dev::create_file(&self.dev, &name)?;
+        let flags = OFlags::WRONLY | OFlags::NOFOLLOW;
+        let writer = open_beneath(&self.dev, Path::new(&name), flags, STRICT)?;
+        self.names.push(name);
+        let mut writer = fs::File::from(writer);
+        writer.write_all(content.expose())?;
+        // The owner first: changing it takes set-user-id bits away.
+        rustix::fs::fchown(&writer, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
+        rustix::fs::fchmod(&writer, Mode::from_raw_mode(mode & 0o7777))?;
+        let mount = mount::clone_of(&file)?;
+        let attributes =
+            MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
+        mount::restrict(&mount, false, attributes)?;
+        Ok(mount)
+    }
+
+    /// Takes the names away, now that the mounts hold the files. (The kernel
+    /// does not mount what has no name.)
+    pub(super) fn hide(self) -> Result<()> {
+        for name in &self.names {
+            unlinkat(&self.dev, name.as_str(), AtFlags::empty()).cannot(|| "hide a file")?;
+        }
+        Ok(())
+    }
 }
 
 impl Helper {
@@ -89,18 +194,25 @@ impl Helper {
         root: &OwnedFd,
         prepared: Vec<Prepared<'_>>,
     ) -> Result<()> {
-        for Prepared { target, mount, directory } in prepared {
+        for Prepared { target, source } in prepared {
+            let Source::Mount { mount, directory } = source else {
+                return Err(Error::invalid("a file was to be mounted before it was made"));
+            };
             let place = self.target(root, target, directory)?;
             mount::attach(&mount, &place).cannot(|| format!("mount {}", target.display()))?;
         }
         Ok(())
     }
 
-    /// Mounts /sys, read-only.
-    pub(super) fn sys(&mut self, root: &OwnedFd, network: Network) -> Result<OwnedFd> {
+    /// Mounts /sys, read-only unless told otherwise.
+    pub(super) fn sys(
+        &mut self,
+        root: &OwnedFd,
+        network: Network,
+        writable: bool,
+    ) -> Result<OwnedFd> {
         let place = self.builtin(root, "sys")?;
-        let readonly = mount::PLAIN | MountAttrFlags::MOUNT_ATTR_RDONLY;
-        let sys = match mount::create("sysfs", &[], readonly) {
+        let sys = match mount::create("sysfs", &[], attributes(writable)) {
             // In a user namespace sysfs belongs to the network namespace's
             // owner: with the host's network it can only be shown.
             Err(rustix::io::Errno::PERM | rustix::io::Errno::ACCESS) => {
@@ -119,14 +231,18 @@ impl Helper {
 }
 
 /// Mounts the control groups at /sys/fs/cgroup as far as the sandbox has some.
-pub(super) fn show_cgroups(sys: &OwnedFd, cgroups: &[CgroupMount]) -> rustix::io::Result<()> {
+pub(super) fn show_cgroups(
+    sys: &OwnedFd,
+    cgroups: &[CgroupMount],
+    writable: bool,
+) -> rustix::io::Result<()> {
     let place =
         open_beneath(sys, Path::new("fs/cgroup"), OFlags::PATH | OFlags::DIRECTORY, STRICT)?;
-    let readonly = mount::PLAIN | MountAttrFlags::MOUNT_ATTR_RDONLY;
+    let attributes = attributes(writable);
     if let [CgroupMount { controllers }] = cgroups
         && controllers.is_empty()
     {
-        return mount::attach(&mount::create("cgroup2", &[], readonly)?, &place);
+        return mount::attach(&mount::create("cgroup2", &[], attributes)?, &place);
     }
     let directory = mount::create("tmpfs", &[("mode", "755")], mount::PLAIN)?;
     mount::attach(&directory, &place)?;
@@ -143,7 +259,12 @@ pub(super) fn show_cgroups(sys: &OwnedFd, cgroups: &[CgroupMount]) -> rustix::io
             controllers.iter().map(|controller| (controller.as_str(), "")).collect();
         let place =
             open_beneath(&directory, Path::new(&name), OFlags::PATH | OFlags::DIRECTORY, STRICT)?;
-        mount::attach(&mount::create("cgroup", &options, readonly)?, &place)?;
+        mount::attach(&mount::create("cgroup", &options, attributes)?, &place)?;
     }
     mount::restrict(&directory, false, MOUNT_ATTR_RDONLY).map_err(|_| rustix::io::Errno::IO)
+}
+
+/// Returns what a file system of the kernel's own is mounted with.
+fn attributes(writable: bool) -> MountAttrFlags {
+    if writable { mount::PLAIN } else { mount::PLAIN | MountAttrFlags::MOUNT_ATTR_RDONLY }
 }

@@ -47,7 +47,7 @@ pub(super) fn mount(root: &Root, nodev: bool) -> Result<Mounted> {
                 work: work.as_deref(),
                 volatile: *volatile,
             };
-            (overlay.mount()?, *readonly || upper.is_none())
+            (overlay.mount(None)?, *readonly || upper.is_none())
         }
     };
     if nodev {
@@ -65,16 +65,17 @@ fn bind(path: &Path) -> Result<OwnedFd> {
     Ok(mount)
 }
 
-fn open(path: &Path) -> Result<OwnedFd> {
+pub(super) fn open(path: &Path) -> Result<OwnedFd> {
     rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .cannot(|| format!("open the layer {}", path.display()))
 }
 
-struct Overlay<'a> {
-    lowers: &'a [PathBuf],
-    upper: Option<&'a Path>,
-    work: Option<&'a Path>,
-    volatile: bool,
+/// An overlay to be mounted.
+pub(super) struct Overlay<'a> {
+    pub(super) lowers: &'a [PathBuf],
+    pub(super) upper: Option<&'a Path>,
+    pub(super) work: Option<&'a Path>,
+    pub(super) volatile: bool,
 }
 
 /// The options beside the directories. One form for root and rootless; the
@@ -84,7 +85,8 @@ const FLAGS: [(&str, &str); 4] =
     [("userxattr", ""), ("index", "off"), ("metacopy", "off"), ("redirect_dir", "nofollow")];
 
 impl Overlay<'_> {
-    fn mount(&self) -> Result<OwnedFd> {
+    /// Mounts it at `place`, or over its own first directory.
+    pub(super) fn mount(&self, place: Option<&Path>) -> Result<OwnedFd> {
         let first = self.lowers.first().ok_or_else(|| Error::invalid("the root has no layers"))?;
         if self.lowers.len() > LOWERS_MAX {
             return Err(Error::invalid(format!(
@@ -97,11 +99,11 @@ impl Overlay<'_> {
                 "an upper directory needs a work directory, and the other way round",
             ));
         }
-        let place = open(first)?;
+        let at = open(place.unwrap_or(first))?;
         match self.detached() {
-            Ok(mount) => mount::over(&place, mount),
+            Ok(mount) => mount::over(&at, mount),
             // Kernels before 6.5 have no `lowerdir+`; paths can be too long for it.
-            Err(Errno::INVAL | Errno::NAMETOOLONG) => self.mount_old(),
+            Err(Errno::INVAL | Errno::NAMETOOLONG) => self.mount_old(place),
             Err(errno) => Err(self.explain(errno)),
         }
     }
@@ -137,7 +139,7 @@ impl Overlay<'_> {
 
     /// Mounts with `mount(2)`, whose options must fit in a page: names relative
     /// to the directory that most lowers are in keep them short.
-    fn mount_old(&self) -> Result<OwnedFd> {
+    fn mount_old(&self, place: Option<&Path>) -> Result<OwnedFd> {
         let first = &self.lowers[0];
         let base = first.parent().unwrap_or(Path::new("/"));
         rustix::process::chdir(base).cannot(|| format!("enter {}", base.display()))?;
@@ -165,7 +167,8 @@ impl Overlay<'_> {
         }
         let options = std::ffi::CString::new(options)
             .map_err(|_| Error::invalid("a layer's path contains NUL"))?;
-        let place = first.file_name().ok_or_else(|| Error::invalid("a layer has no name"))?;
+        let own = first.file_name().ok_or_else(|| Error::invalid("a layer has no name"))?;
+        let place = place.unwrap_or(Path::new(own));
         rustix::mount::mount(
             "overlay",
             place,

@@ -44,6 +44,8 @@ pub(crate) enum Enter {
         cgroups: Vec<CgroupMount>,
         /// Whether the devices controller guards device nodes.
         devices_guarded: bool,
+        /// Whether nothing is hidden or protected.
+        privileged: bool,
     },
     /// One that runs; the pidfd of its first process is sent before the plan.
     Join {
@@ -70,7 +72,7 @@ wire_struct!(Plan {
     filter_speculation,
 });
 wire_enum!(Enter {
-    0 => New { root, mounts, network, hostname, cgroups, devices_guarded },
+    0 => New { root, mounts, network, hostname, cgroups, devices_guarded, privileged },
     1 => Join { pid },
 });
 wire_struct!(CgroupMount { controllers });

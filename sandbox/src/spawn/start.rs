@@ -62,7 +62,8 @@ pub fn spawn(spec: &Spec, stdio: Stdio) -> Result<Sandboxed> {
     let mut warnings = Vec::new();
     let cgroup = match &spec.cgroup {
         Some(cgroup) => {
-            Some(Cgroup::create(cgroup, caps::contains_mknod(capabilities), &mut warnings)?)
+            let guard = caps::contains_mknod(capabilities) && !spec.privileged;
+            Some(Cgroup::create(cgroup, guard, &mut warnings)?)
         }
         None => None,
     };
@@ -74,6 +75,7 @@ pub fn spawn(spec: &Spec, stdio: Stdio) -> Result<Sandboxed> {
             hostname: spec.hostname.clone(),
             cgroups: cgroup.as_ref().map(Cgroup::mounts).unwrap_or_default(),
             devices_guarded: cgroup.as_ref().is_some_and(Cgroup::guards_devices),
+            privileged: spec.privileged,
         },
         process: without_security(&spec.process),
         die_with_parent: spec.die_with_parent,

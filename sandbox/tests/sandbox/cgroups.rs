@@ -6,7 +6,11 @@ use crate::support::{Busybox, run, start};
 use sandbox::{CgroupSpec, Error, Exit, Limits, Stdio, cgroup};
 
 fn group(name: &str, limits: Limits) -> Option<CgroupSpec> {
-    Some(CgroupSpec { name: format!("sandbox-test-{}-{name}", std::process::id()), limits })
+    Some(CgroupSpec {
+        name: format!("sandbox-test-{}-{name}", std::process::id()),
+        limits,
+        ..CgroupSpec::default()
+    })
 }
 
 #[test]
@@ -113,6 +117,10 @@ fn privileged_limits_that_make_no_sense_are_refused() {
     let mut spec = busybox.spec(&["true"]);
     spec.cgroup = group("bad", Limits { memory_bytes: Some(1), ..Limits::default() });
     assert!(matches!(run(&spec), Err(Error::Invalid { .. })));
-    spec.cgroup = Some(CgroupSpec { name: "../x".into(), limits: Limits::default() });
+    spec.cgroup = Some(CgroupSpec {
+        name: "../x".into(),
+        limits: Limits::default(),
+        ..CgroupSpec::default()
+    });
     assert!(matches!(run(&spec), Err(Error::Invalid { .. })));
 }

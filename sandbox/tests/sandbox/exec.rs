@@ -39,6 +39,7 @@ fn privileged_a_joined_process_is_in_everything() {
     spec.cgroup = Some(CgroupSpec {
         name: format!("sandbox-test-{}-exec", std::process::id()),
         limits: Limits { pids: Some(20), ..Limits::default() },
+        ..CgroupSpec::default()
     });
     let name = spec.cgroup.as_ref().unwrap().name.clone();
     let (sandbox, _reader) = start(&spec).unwrap();

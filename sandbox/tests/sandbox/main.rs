@@ -8,3 +8,4 @@ mod rootless;
 mod shim;
 mod spawn;
 mod support;
+mod trees;

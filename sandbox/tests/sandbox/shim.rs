@@ -41,6 +41,7 @@ fn privileged_a_shim_keeps_the_log_and_the_end() {
     spec.cgroup = Some(CgroupSpec {
         name: name.clone(),
         limits: Limits { pids: Some(50), ..Limits::default() },
+        ..CgroupSpec::default()
     });
     let started =
         start(shim(spec, directory.path(), &["/bin/touch", touched.to_str().unwrap()])).unwrap();
@@ -74,6 +75,7 @@ fn privileged_a_killed_shim_takes_its_container_along() {
     spec.cgroup = Some(CgroupSpec {
         name: name.clone(),
         limits: Limits { pids: Some(50), ..Limits::default() },
+        ..CgroupSpec::default()
     });
     let started = start(shim(spec, directory.path(), &[])).unwrap();
     let container = Running { pid: started.pid, start_time: started.start_time };
