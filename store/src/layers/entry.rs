@@ -49,10 +49,13 @@ pub struct Metadata {
 }
 
 impl Metadata {
-    /// The metadata of a directory that no entry describes.
+    /// The metadata of a directory that no entry describes. It belongs to whoever the program is:
+    /// user 0, also of an ordinary user's namespace; others may not give it to anybody else.
     #[must_use]
     pub fn implied_directory() -> Self {
-        Self { mode: 0o755, ..Self::default() }
+        let uid = rustix::process::geteuid().as_raw();
+        let gid = rustix::process::getegid().as_raw();
+        Self { mode: 0o755, uid, gid, ..Self::default() }
     }
 }
 

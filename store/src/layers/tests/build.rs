@@ -12,8 +12,9 @@ pub(super) struct Item {
     pub(super) content: Vec<u8>,
 }
 
+/// An entry of whoever runs the tests, who may be an ordinary user.
 pub(super) fn item(path: &str, kind: Kind) -> Item {
-    let metadata = Metadata { mode: 0o644, ..Metadata::default() };
+    let metadata = Metadata { mode: 0o644, ..Metadata::implied_directory() };
     Item { entry: Entry { path: path.into(), kind, metadata }, content: Vec::new() }
 }
 

@@ -228,7 +228,7 @@ fn the_view_resolves_links_inside_the_root_and_reads_only_files() {
                 entry: crate::layers::entry::Entry {
                     path: b"fifo".to_vec(),
                     kind: Kind::Fifo,
-                    metadata: Metadata::default(),
+                    metadata: Metadata::implied_directory(),
                 },
             },
         ],
@@ -261,7 +261,7 @@ fn written_layers_are_the_same_every_time_and_unpack() {
     let metadata = Metadata {
         mode: 0o755,
         mtime: Timestamp { seconds: 2_000, nanos: 5 },
-        ..Metadata::default()
+        ..Metadata::implied_directory()
     };
     let make = || {
         let options = LayerOptions { clamp: Some(1_000), ..LayerOptions::default() };
