@@ -20,6 +20,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         "{}",
         match privileges() {
             Privileges::Root => "root",
+            Privileges::Contained => "contained",
+            Privileges::Denied { .. } => "denied",
             Privileges::Mapped => "mapped",
             Privileges::SingleId(_) => "single",
         }

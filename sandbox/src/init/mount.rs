@@ -10,7 +10,8 @@ use rustix::mount::{
     fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
 };
 
-use crate::error::{Context as _, Error, Result};
+use crate::error::{Context as _, Result};
+use crate::sys::{MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID};
 
 /// What is mounted for programs to read, never to execute.
 pub(super) const PLAIN: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID
@@ -73,15 +74,19 @@ pub(super) fn restrict(mount: &OwnedFd, recursive: bool, attributes: u64) -> std
     crate::sys::mount_setattr(mount.as_fd(), recursive, attributes)
 }
 
-/// Makes the mount of a fresh procfs.
+/// Makes the mount of a fresh procfs. The kernel gives none where parts of the
+/// outer /proc are covered, as in a container: then that one is shown, with its
+/// covers. Its processes are those of the outer container, which the user
+/// namespace keeps out of reach.
 pub(super) fn proc() -> Result<OwnedFd> {
-    create("proc", &[], PLAIN).map_err(|errno| {
-        let what = if errno == rustix::io::Errno::PERM {
-            "mount /proc: parts of the outer /proc are covered, as inside a container; \
-             the outer container must be started with --security-opt systempaths=unconfined"
-        } else {
-            "mount /proc"
-        };
-        Error::Setup { what: what.into(), source: errno.into() }
-    })
+    match create("proc", &[], PLAIN) {
+        Err(rustix::io::Errno::PERM) => {
+            let what = || "mount /proc, or show that of the outer container";
+            let outer = clone_path(Path::new("/proc"), true).cannot(what)?;
+            let plain = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
+            restrict(&outer, true, plain).cannot(what)?;
+            Ok(outer)
+        }
+        other => other.cannot(|| "mount /proc"),
+    }
 }

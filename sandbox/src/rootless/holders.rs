@@ -19,6 +19,8 @@ use crate::spawn::Running;
 /// The locked directory.
 pub(super) struct Holders {
     path: PathBuf,
+    /// The file of the process that was found last.
+    found: PathBuf,
     _lock: OwnedFd,
 }
 
@@ -54,7 +56,7 @@ impl Holders {
             ));
         }
         flock(&lock, FlockOperation::LockExclusive).cannot(what)?;
-        Ok(Self { path: path.to_owned(), _lock: lock })
+        Ok(Self { path: path.to_owned(), found: PathBuf::new(), _lock: lock })
     }
 
     /// Returns a process that is in the namespace.
@@ -65,12 +67,21 @@ impl Holders {
                 running.is_alive().then(|| running.open().ok()).flatten()
             });
             match found {
-                Some(pidfd) => return Some(pidfd),
+                Some(pidfd) => {
+                    self.found = entry.path();
+                    return Some(pidfd);
+                }
                 // It is gone; a file that cannot be removed does no harm.
                 None => drop(fs::remove_file(entry.path())),
             }
         }
         None
+    }
+
+    /// Forgets the process that was found last, because it is about to end: it
+    /// still exists, but has left its namespaces.
+    pub(super) fn forget_found(&self) {
+        fs::remove_file(&self.found).ok();
     }
 
     /// Writes a process down. Without that, it is just not found.
@@ -103,6 +114,8 @@ mod tests {
         let own = std::process::id();
         holders.add(own, find_start_time_of(own).unwrap());
         assert!(holders.find().is_some());
+        holders.forget_found();
+        assert!(holders.find().is_none());
     }
 
     #[test]

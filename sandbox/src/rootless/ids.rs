@@ -5,16 +5,51 @@ use std::io;
 
 /// A run of ids that a user may map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Range {
+struct Range {
     start: u32,
     count: u32,
 }
 
-/// Uid and gid ranges of a user.
-type Ranges = (Vec<Range>, Vec<Range>);
+/// How the ids of a namespace are mapped from outside.
+#[derive(Debug)]
+pub(super) enum Maps {
+    /// The text of `uid_map` and `gid_map`, for who may write them.
+    Direct {
+        /// The user ids.
+        uids: String,
+        /// The group ids.
+        gids: String,
+    },
+    /// Arguments of newuidmap and newgidmap.
+    Tools {
+        /// The user ids.
+        uids: Vec<String>,
+        /// The group ids.
+        gids: Vec<String>,
+    },
+}
 
-/// Returns the ranges of a user, or why there are none.
-pub(super) fn subordinate(uid: u32) -> Result<Ranges, String> {
+/// Returns maps in which every id that is mapped here stays what it is.
+pub(super) fn identity() -> Result<Maps, String> {
+    let read = |path: &str| {
+        let text = fs::read_to_string(path);
+        text.map(|text| same(&text)).map_err(|error| format!("{path} cannot be read: {error}"))
+    };
+    Ok(Maps::Direct { uids: read("/proc/self/uid_map")?, gids: read("/proc/self/gid_map")? })
+}
+
+/// Returns a map with the inner ids of `map` on both sides.
+fn same(map: &str) -> String {
+    let fields = |line: &str| {
+        let mut words = line.split_ascii_whitespace();
+        let (inner, _outer, count) = (words.next()?, words.next()?, words.next()?);
+        Some(format!("{inner} {inner} {count}\n"))
+    };
+    map.lines().filter_map(fields).collect()
+}
+
+/// Returns how the subordinate ids of a user are mapped, or why there are none.
+pub(super) fn subordinate(uid: u32, gid: u32) -> Result<Maps, String> {
     let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
     let name = name_of(uid, &passwd);
     let read = |path: &str| {
@@ -30,7 +65,10 @@ pub(super) fn subordinate(uid: u32) -> Result<Ranges, String> {
         }
         Ok(ranges)
     };
-    Ok((read("/etc/subuid")?, read("/etc/subgid")?))
+    Ok(Maps::Tools {
+        uids: arguments(uid, &read("/etc/subuid")?),
+        gids: arguments(gid, &read("/etc/subgid")?),
+    })
 }
 
 fn name_of(uid: u32, passwd: &str) -> Option<String> {
@@ -57,7 +95,7 @@ fn parse(text: &str, uid: u32, name: Option<&str>) -> Vec<Range> {
 
 /// Returns what newuidmap and newgidmap are told: inner id, outer id, count,
 /// for the own id and every range.
-pub(super) fn arguments(own: u32, ranges: &[Range]) -> Vec<String> {
+fn arguments(own: u32, ranges: &[Range]) -> Vec<String> {
     let mut arguments = vec!["0".to_owned(), own.to_string(), "1".to_owned()];
     let mut inner = 1u32;
     for Range { start, count } in ranges {
@@ -104,6 +142,12 @@ mod tests {
         );
         assert_eq!(arguments(1000, &ranges).join(" "), "0 1000 1 1 100000 65536 65537 300000 10");
         assert!(parse(text, 1001, None).is_empty());
+    }
+
+    #[test]
+    fn the_ids_of_a_container_stay_what_they_are() {
+        assert_eq!(same("         0          0 4294967295\n"), "0 0 4294967295\n");
+        assert_eq!(same("0 1000 1\n1 100000 65536\n"), "0 0 1\n1 1 65536\n");
     }
 
     #[test]

@@ -15,6 +15,11 @@
 //! Where the user has no subordinate ids a single id is mapped. Then images
 //! whose files belong to others cannot be unpacked faithfully, and the errors
 //! say so.
+//!
+//! Root of a container is an ordinary user as far as mounts go. Where the
+//! container lets it have namespaces, it enters one in which every id is what
+//! it was; where not, it goes on as it is, and only what needs namespaces fails
+//! ([`require_namespaces`]).
 
 mod explain;
 mod holders;
@@ -29,17 +34,32 @@ use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 
+use crate::caps;
 use crate::error::{Context as _, Error, Result};
 use crate::spawn::find_start_time_of;
 use crate::sys;
 use holders::Holders;
-use ids::Range;
+use ids::Maps;
+
+/// Why subordinate ids that the user has were not mapped.
+const TOOLS_FAILED: &str = "newuidmap and newgidmap are missing or refused (they are in Debian's \
+                            package uidmap, and must be setuid root)";
 
 /// How a program has its privileges.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Privileges {
-    /// It was root when it was started: of the host or of a container.
+    /// It was root when it was started, and may mount.
     Root,
+    /// It was root of a container and is root of a user namespace with the same
+    /// ids.
+    Contained,
+    /// It is root of a container that lets it have no namespaces.
+    Denied {
+        /// What was found.
+        reason: String,
+        /// What helps.
+        hint: String,
+    },
     /// It is root of a user namespace with subordinate ids.
     Mapped,
     /// It is root of a user namespace with its own id only, for the reason
@@ -47,33 +67,53 @@ pub enum Privileges {
     SingleId(String),
 }
 
-/// Makes the calling program root of a user namespace, unless it is root.
+/// Makes the calling program root of a user namespace, unless it is root and
+/// may mount.
 ///
 /// Call it first thing in `main`: the program must have a single thread.
 ///
 /// # Errors
 ///
 /// [`Error::Rootless`] with a reason and a hint where this host does not let
-/// users have namespaces.
+/// users have namespaces. Root of a container goes on without.
 pub fn enter_if_needed() -> Result<()> {
-    if rustix::process::geteuid().is_root() {
+    let is_root = rustix::process::geteuid().is_root();
+    if is_root && may_mount() {
         return Ok(());
     }
+    let privileges = match enter() {
+        Err(Error::Rootless { reason, hint }) if is_root => Privileges::Denied { reason, hint },
+        other => other?,
+    };
+    // Entering happens once.
+    ENTERED.set(privileges).ok();
+    Ok(())
+}
+
+/// Returns whether the process has the capability that mounts take.
+fn may_mount() -> bool {
+    rustix::thread::capabilities(None)
+        .is_ok_and(|sets| sets.effective.bits() & caps::sys_admin() != 0)
+}
+
+fn enter() -> Result<Privileges> {
     let uid = rustix::process::geteuid().as_raw();
     // Held until the own process is written down, so that two commands do not
     // both make a namespace.
     let mut holders = Holders::open(uid)?;
     let own = std::process::id();
-    let privileges = match holders.as_mut().and_then(Holders::find) {
-        Some(pidfd) => join(&pidfd)?,
+    let joined = match &mut holders {
+        Some(holders) => join_one_of(holders, uid)?,
+        None => None,
+    };
+    let privileges = match joined {
+        Some(privileges) => privileges,
         None => create(uid)?,
     };
     if let Some(holders) = &holders {
         holders.add(own, find_start_time_of(own).unwrap_or(0));
     }
-    // Entering happens once.
-    ENTERED.set(privileges).ok();
-    Ok(())
+    Ok(privileges)
 }
 
 static ENTERED: OnceLock<Privileges> = OnceLock::new();
@@ -88,43 +128,76 @@ pub fn privileges() -> &'static Privileges {
 /// that it entered itself.
 #[must_use]
 pub fn is_rootless() -> bool {
-    *privileges() != Privileges::Root
+    match privileges() {
+        Privileges::Mapped | Privileges::SingleId(_) => true,
+        Privileges::Root | Privileges::Contained | Privileges::Denied { .. } => false,
+    }
+}
+
+/// Fails where a sandbox cannot be started, with the reason that
+/// [`enter_if_needed`] has found.
+///
+/// # Errors
+///
+/// [`Error::Rootless`] for root of a container without namespaces.
+pub fn require_namespaces() -> Result<()> {
+    match privileges() {
+        Privileges::Denied { reason, hint } => Err(refused(reason, hint)),
+        Privileges::Root | Privileges::Contained | Privileges::Mapped | Privileges::SingleId(_) => {
+            Ok(())
+        }
+    }
 }
 
 /// Writes down that a process which outlives the caller is in the namespace.
 pub(crate) fn register(pid: u32, start_time: u64) {
-    if let Some(uid) = ids::outer_uid()
+    let uid = match privileges() {
+        Privileges::Contained => Some(0),
+        _ => ids::outer_uid(),
+    };
+    if let Some(uid) = uid
         && let Ok(Some(holders)) = Holders::open(uid)
     {
         holders.add(pid, start_time);
     }
 }
 
-/// Joins the namespace of a process of the same user.
-fn join(pidfd: &OwnedFd) -> Result<Privileges> {
-    move_into_thread_name_spaces(pidfd.as_fd(), ThreadNameSpaceType::USER)
-        .cannot(|| "join the user namespace of a running container")?;
+/// Joins the namespace of a process of the same user, if there is one.
+fn join_one_of(holders: &mut Holders, uid: u32) -> Result<Option<Privileges>> {
+    let refused = loop {
+        let Some(pidfd) = holders.find() else { return Ok(None) };
+        match move_into_thread_name_spaces(pidfd.as_fd(), ThreadNameSpaceType::USER) {
+            Ok(()) => break None,
+            // It was alive a moment ago, and has left its namespaces since.
+            Err(rustix::io::Errno::SRCH) => holders.forget_found(),
+            Err(errno) => break Some(errno),
+        }
+    };
+    if let Some(errno) = refused {
+        return Err(errno).cannot(|| "join the user namespace of a running container");
+    }
     become_root()?;
     separate_mounts()?;
-    Ok(match ids::count_mapped() {
+    Ok(Some(match ids::count_mapped() {
+        _ if uid == 0 => Privileges::Contained,
         0 | 1 => {
             Privileges::SingleId("the running containers of this user have a single id".into())
         }
         _ => Privileges::Mapped,
-    })
+    }))
 }
 
 fn create(uid: u32) -> Result<Privileges> {
     let gid = rustix::process::getegid().as_raw();
-    let ranges = ids::subordinate(uid);
+    let maps = if uid == 0 { ids::identity() } else { ids::subordinate(uid, gid) };
     // The maps are written from outside, by a child that stays there.
-    let (ready, mapper) = match &ranges {
-        Ok((uids, gids)) => {
+    let (ready, mapper) = match &maps {
+        Ok(maps) => {
             let (wait, ready) = pipe_with(PipeFlags::CLOEXEC).cannot(|| "open a pipe")?;
             let child = sys::fork().cannot(|| "start a process")?;
             if child == 0 {
                 drop(ready);
-                map_from_outside(&wait, (uid, uids), (gid, gids));
+                map_from_outside(&wait, maps);
             }
             (Some(ready), Some(child))
         }
@@ -134,11 +207,16 @@ fn create(uid: u32) -> Result<Privileges> {
         .map_err(|errno| explain::denied(&errno.into()))?;
     drop(ready);
     let mapped = mapper.is_some_and(succeeded);
-    let privileges = match (mapped, ranges) {
+    let privileges = match (mapped, maps) {
+        (true, _) if uid == 0 => Privileges::Contained,
         (true, _) => Privileges::Mapped,
-        (false, ranges) => {
+        (false, maps) => {
             ids::map_single(uid, gid).cannot(|| "map the own user id")?;
-            let reason = ranges.err().unwrap_or_else(|| "newuidmap or newgidmap refused".into());
+            let reason = match maps {
+                Err(reason) => reason,
+                Ok(Maps::Direct { .. }) => "the container's root may not map its ids".into(),
+                Ok(Maps::Tools { .. }) => TOOLS_FAILED.into(),
+            };
             Privileges::SingleId(reason)
         }
     };
@@ -166,22 +244,28 @@ fn separate_mounts() -> Result<()> {
 
 /// Runs in the child: waits until the parent is in its namespace, maps its
 /// ids, and ends.
-fn map_from_outside(wait: &OwnedFd, uids: (u32, &[Range]), gids: (u32, &[Range])) -> ! {
+fn map_from_outside(wait: &OwnedFd, maps: &Maps) -> ! {
     let parent = rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get());
     // The end of the pipe is closed by the parent, or by its end.
     let mut byte = [0];
     rustix::io::read(wait, &mut byte).ok();
-    let map = |tool: &str, (own, ranges): (u32, &[Range])| {
+    let write = |name: &str, map: &str| std::fs::write(format!("/proc/{parent}/{name}"), map);
+    let tool = |tool: &str, arguments: &[String]| {
         let status = Command::new(tool)
             .arg(parent.to_string())
-            .args(ids::arguments(own, ranges))
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .status();
         status.is_ok_and(|status| status.success())
     };
-    let done = map("newuidmap", uids) && map("newgidmap", gids);
+    let done = match maps {
+        Maps::Direct { uids, gids } => {
+            write("uid_map", uids).is_ok() && write("gid_map", gids).is_ok()
+        }
+        Maps::Tools { uids, gids } => tool("newuidmap", uids) && tool("newgidmap", gids),
+    };
     sys::exit_now(i32::from(!done))
 }
 
