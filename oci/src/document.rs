@@ -6,6 +6,7 @@
 
 use serde::Serialize;
 
+use crate::descriptor::Descriptor;
 use crate::error::{Error, Result};
 use crate::index::Index;
 use crate::json::{Fields, FromFields as _};
@@ -67,6 +68,34 @@ impl Document {
                 manifest.media_type.clone().unwrap_or(MediaType::OCI_MANIFEST)
             }
             Self::Index(index) => index.media_type.clone().unwrap_or(MediaType::OCI_INDEX),
+        }
+    }
+
+    /// Returns the manifest that this one is about, such as the image of a signature.
+    #[must_use]
+    pub fn subject(&self) -> Option<&Descriptor> {
+        match self {
+            Self::Manifest(manifest) => manifest.subject.as_ref(),
+            Self::Index(index) => index.subject.as_ref(),
+        }
+    }
+
+    /// Returns the blobs that are listed: a manifest's layers, bottom first, and its config. An
+    /// index lists none.
+    pub fn blobs(&self) -> impl Iterator<Item = &Descriptor> {
+        let manifest = match self {
+            Self::Manifest(manifest) => Some(manifest),
+            Self::Index(_) => None,
+        };
+        manifest.into_iter().flat_map(Manifest::blobs)
+    }
+
+    /// Returns the manifests and indexes that are listed; one image's manifest lists none.
+    #[must_use]
+    pub fn manifests(&self) -> &[Descriptor] {
+        match self {
+            Self::Manifest(_) => &[],
+            Self::Index(index) => &index.manifests,
         }
     }
 

@@ -61,6 +61,11 @@ impl Manifest {
         }
     }
 
+    /// Returns the layers, bottom first, and the config.
+    pub fn blobs(&self) -> impl Iterator<Item = &Descriptor> {
+        self.layers.iter().chain([&self.config])
+    }
+
     /// Returns the document as compact JSON, known fields first.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {

@@ -127,7 +127,7 @@ impl Lease {
     }
 
     fn first_missing(&self, manifest: &Manifest) -> Result<Option<Digest>> {
-        for blob in manifest.layers.iter().chain([&manifest.config]) {
+        for blob in manifest.blobs() {
             if self.store().blobs().size(&blob.digest)? != Some(blob.size) {
                 return Ok(Some(blob.digest));
             }

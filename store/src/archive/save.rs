@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read as _, Write};
 use std::path::Path;
 
-use oci::{Descriptor, Digest, Document, Index, Manifest, Platform};
+use oci::{Descriptor, Digest, Document, Index, Platform};
 
 use super::docker::{self, DockerImage};
 use super::{INDEX_FILE, LAYOUT, LAYOUT_FILE, MANIFEST_FILE, NAME_ANNOTATION, REF_NAME_ANNOTATION};
@@ -83,14 +83,11 @@ impl Plan<'_> {
                 continue;
             }
             blobs.insert(descriptor.digest, self.size(&descriptor)?);
-            match self.store.document(&descriptor)? {
-                Document::Index(index) => queue.extend(index.manifests),
-                Document::Manifest(Manifest { config, layers, .. }) => {
-                    for blob in layers.iter().chain([&config]) {
-                        blobs.insert(blob.digest, self.size(blob)?);
-                    }
-                }
+            let document = self.store.document(&descriptor)?;
+            for blob in document.blobs() {
+                blobs.insert(blob.digest, self.size(blob)?);
             }
+            queue.extend_from_slice(document.manifests());
         }
         Ok(())
     }
