@@ -38,16 +38,8 @@ const DIRECTORIES: &[&str] = &[
 
 /// Names that may be in a store's root besides [`DIRECTORIES`]; `builds` belongs to the
 /// builder, `stubs` to the runner, and `origins` is made when it is needed.
-const OTHER_NAMES: &[&str] = &[
-    "version",
-    "version.new",
-    "unsettled",
-    "lock",
-    "builds",
-    "stubs",
-    "origins",
-    "lost+found",
-];
+const OTHER_NAMES: &[&str] =
+    &["version", "version.new", "unsettled", "lock", "builds", "stubs", "origins", "lost+found"];
 
 /// The paths of one store.
 ///

@@ -2,17 +2,19 @@
 
 use std::sync::OnceLock;
 
-use oci::{Descriptor, Reference};
+use oci::{Descriptor, Platform, Reference};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 
 use super::auth::Credential;
+use super::copy::{self, CopyOptions};
 use super::error::{Error, Result};
 use super::event::Sink;
 use super::login;
 use super::options::ClientOptions;
 use super::pull::{self, PullOptions, Pulled};
 use super::push::{self, PushOptions};
+use super::remote_image::{self, RemoteImage};
 use super::transport::Transport;
 use crate::lease::Lease;
 
@@ -90,6 +92,68 @@ impl Client {
         sink: &Sink<'_>,
     ) -> Result<Descriptor> {
         self.run(push::push(&self.transport, lease, image, to, options, sink))
+    }
+
+    /// Copies an image from one name to another, which may be in other registries, past the store.
+    ///
+    /// Everything arrives byte for byte. Returns what the destination now has under the name.
+    ///
+    /// # Errors
+    ///
+    /// As [`pull`](Self::pull) and [`push`](Self::push).
+    pub fn copy(
+        &self,
+        lease: &Lease,
+        from: &Reference,
+        to: &Reference,
+        options: &CopyOptions,
+        sink: &Sink<'_>,
+    ) -> Result<Descriptor> {
+        self.run(copy::copy(&self.transport, lease, from, to, options, sink))
+    }
+
+    /// Returns the manifest or index that a name stands for now. Nothing is stored.
+    ///
+    /// # Errors
+    ///
+    /// As [`pull`](Self::pull).
+    pub fn look_up(
+        &self,
+        lease: &Lease,
+        reference: &Reference,
+        sink: &Sink<'_>,
+    ) -> Result<RemoteImage> {
+        self.run(remote_image::look_up(&self.transport, lease, reference, sink))
+    }
+
+    /// Returns the image that a name stands for on a platform, without its layers, and the bytes of
+    /// its config. Nothing is stored.
+    ///
+    /// # Errors
+    ///
+    /// As [`pull`](Self::pull).
+    pub fn look_into(
+        &self,
+        lease: &Lease,
+        reference: &Reference,
+        platform: &Platform,
+        sink: &Sink<'_>,
+    ) -> Result<(crate::Image, Vec<u8>)> {
+        self.run(remote_image::image(&self.transport, lease, reference, platform, sink))
+    }
+
+    /// Lists what refers to the manifest or index that a name stands for.
+    ///
+    /// # Errors
+    ///
+    /// As [`pull`](Self::pull).
+    pub fn referrers(
+        &self,
+        lease: &Lease,
+        reference: &Reference,
+        sink: &Sink<'_>,
+    ) -> Result<Vec<Descriptor>> {
+        self.run(remote_image::referrers(&self.transport, lease, reference, sink))
     }
 
     /// Downloads a blob that is not in the store from where the store knows it to be; tells whether

@@ -15,6 +15,9 @@ use super::retry::Failure;
 use super::transport::{Call, protocol};
 use crate::error::IoContext as _;
 
+/// How a registry says that it lists a manifest among the referrers of its subject by itself.
+const SUBJECT: &str = "oci-subject";
+
 /// How many indexes may lead to each other before a manifest.
 pub(super) const MAX_INDEX_DEPTH: usize = 4;
 
@@ -125,18 +128,7 @@ impl Journey<'_> {
     async fn get_once(&self, call: &Call<'_>) -> Result<(Vec<u8>, Option<MediaType>), Failure> {
         let mut response = self.transport.exchange(call, None).await?;
         let media_type = content_type(&response);
-        let mut bytes = Vec::new();
-        loop {
-            let piece = self.transport.piece(&mut response, call).await?;
-            let Some(piece) = piece else { break };
-            bytes.extend_from_slice(&piece);
-            if bytes.len() > MAX_MANIFEST_BYTES {
-                let (size, limit) = (bytes.len(), MAX_MANIFEST_BYTES);
-                let source = oci::Error::TooLarge { what: "manifest", size, limit };
-                let (host, what) = (self.host.name.clone(), call.what.to_owned());
-                return Err(Error::Document { host, what, source }.into());
-            }
-        }
+        let bytes = self.bounded(&mut response, call).await?;
         let promised = response.headers().get("docker-content-digest");
         let promised = promised.and_then(|value| value.to_str().ok()?.parse::<Digest>().ok());
         if let Some(promised) = promised {
@@ -147,6 +139,25 @@ impl Journey<'_> {
             }
         }
         Ok((bytes, media_type))
+    }
+
+    /// Reads an answer of limited size into memory.
+    pub(super) async fn bounded(
+        &self,
+        response: &mut Response,
+        call: &Call<'_>,
+    ) -> Result<Vec<u8>, Failure> {
+        let mut bytes = Vec::new();
+        while let Some(piece) = self.transport.piece(response, call).await? {
+            bytes.extend_from_slice(&piece);
+            if bytes.len() > MAX_MANIFEST_BYTES {
+                let (size, limit) = (bytes.len(), MAX_MANIFEST_BYTES);
+                let source = oci::Error::TooLarge { what: "manifest", size, limit };
+                let (host, what) = (self.host.name.clone(), call.what.to_owned());
+                return Err(Error::Document { host, what, source }.into());
+            }
+        }
+        Ok(bytes)
     }
 
     /// Puts a document into the store, byte for byte as it came.
@@ -163,7 +174,8 @@ impl Journey<'_> {
         Ok(())
     }
 
-    /// Puts a manifest or index under a tag or digest.
+    /// Puts a manifest or index under a tag or digest; where it is about another one, it is listed
+    /// among that one's referrers.
     pub(super) async fn put_manifest(
         &self,
         name: &str,
@@ -188,9 +200,13 @@ impl Journey<'_> {
         let kept = kept.and_then(|value| value.to_str().ok()?.parse::<Digest>().ok());
         match kept {
             Some(kept) if kept != Digest::of(kept.algorithm(), &bytes) => {
-                Err(Error::Corrupt { host: host.name.clone(), what, actual: kept })
+                return Err(Error::Corrupt { host: host.name.clone(), what, actual: kept });
             }
-            _ => Ok(()),
+            _ => {}
+        }
+        match response.headers().contains_key(SUBJECT) {
+            true => Ok(()),
+            false => self.list_as_referrer(descriptor, &bytes).await,
         }
     }
 }

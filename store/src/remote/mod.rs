@@ -28,6 +28,7 @@
 
 mod auth;
 mod client;
+mod copy;
 mod date;
 mod documents;
 mod download;
@@ -38,6 +39,8 @@ mod login;
 mod options;
 mod pull;
 mod push;
+mod referrers;
+mod remote_image;
 mod retry;
 mod session;
 mod source;
@@ -46,10 +49,13 @@ mod upload;
 
 pub use auth::{AuthFile, Credential, Secret};
 pub use client::Client;
+pub use copy::CopyOptions;
 pub use error::{Error, Result};
 pub use event::{Event, Sink, Task};
 pub use options::{ClientOptions, Proxies};
 pub use pull::{PullOptions, Pulled};
 pub use push::PushOptions;
+pub use referrers::is_referrers_tag;
+pub use remote_image::RemoteImage;
 pub use retry::Retry;
 pub use session::{PushSession, SharedSink};

@@ -27,12 +27,14 @@ pub struct PullOptions {
     pub platform: Platform,
     /// Whether the layers are unpacked as they arrive, so that the image is ready to run.
     pub unpack: bool,
+    /// Whether what refers to the image, such as its signatures, is pulled as well.
+    pub referrers: bool,
 }
 
 impl Default for PullOptions {
     /// Pulls for this machine, ready to run.
     fn default() -> Self {
-        Self { platform: Platform::host(), unpack: true }
+        Self { platform: Platform::host(), unpack: true, referrers: false }
     }
 }
 
@@ -73,6 +75,11 @@ pub(super) async fn pull(
     journey.keep(&image)?;
     for index in indexes.iter().rev() {
         journey.keep(index)?;
+    }
+    if options.referrers {
+        for digest in BTreeSet::from([descriptor.digest, image.descriptor.digest]) {
+            journey.pull_referrers(reference, &digest).await?;
+        }
     }
     lease.store().images().set(lease, reference, &descriptor)?;
     let is_up_to_date = was_known && !has_downloaded;
@@ -162,7 +169,7 @@ impl Journey<'_> {
     }
 
     /// Makes sure that a blob is in the store; returns whether it had to be downloaded.
-    async fn blob(&self, blob: &Descriptor) -> Result<bool> {
+    pub(super) async fn blob(&self, blob: &Descriptor) -> Result<bool> {
         self.lease.pin(&blob.digest)?;
         if self.lease.store().blobs().contains(&blob.digest)? {
             (self.sink)(Event::Exists { digest: blob.digest, task: Task::Download });

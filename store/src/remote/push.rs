@@ -38,6 +38,8 @@ pub struct PushOptions {
     pub force_compression: bool,
     /// Whether the manifest is put under its digest only, and the name's tag is left alone.
     pub by_digest: bool,
+    /// Whether what refers to the image, such as its signatures, is pushed as well.
+    pub referrers: bool,
 }
 
 impl Default for PushOptions {
@@ -49,6 +51,7 @@ impl Default for PushOptions {
             level: None,
             force_compression: false,
             by_digest: false,
+            referrers: false,
         }
     }
 }
@@ -106,8 +109,31 @@ impl Push<'_> {
             }
             (None, None) => unreachable!("a reference has a tag or a digest"),
         };
+        if self.options.referrers {
+            self.referrers(&descriptor).await?;
+        }
         self.journey.put_manifest(&name, &descriptor, bytes).await?;
         Ok(descriptor)
+    }
+
+    /// Pushes what refers to an image, or to the images of an index, and what refers to that.
+    async fn referrers(&self, root: &Descriptor) -> Result<()> {
+        let store = self.journey.lease.store();
+        let (mut queue, mut seen) = (vec![root.clone()], BTreeSet::new());
+        while let Some(subject) = queue.pop() {
+            if let Ok(document) = store.document(&subject) {
+                queue.extend_from_slice(document.manifests());
+            }
+            for referrer in store.referrers(&subject.digest)? {
+                if !seen.insert(referrer.digest) {
+                    continue;
+                }
+                let (pushed, bytes) = self.content(&referrer, 0).await?;
+                self.journey.put_manifest(&pushed.digest.to_string(), &pushed, bytes).await?;
+                queue.push(referrer);
+            }
+        }
+        Ok(())
     }
 
     /// Makes sure that the registry has everything that a manifest or index lists; returns it as it

@@ -327,7 +327,7 @@ fn proxies_are_used_for_other_hosts_only() {
     let local = Local::new();
     let lease = local.store.lease().unwrap();
     let name = "registry.example/app:1".parse().unwrap();
-    let options = PullOptions { platform: amd64(), unpack: false };
+    let options = PullOptions { platform: amd64(), unpack: false, ..PullOptions::default() };
     client.pull(&lease, &name, &options, &ignore).unwrap();
     assert!(proxy.count("GET http://registry.example/v2/app/") > 0);
 

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod auth;
+mod copy;
 mod pull;
 mod push;
 mod registry;
@@ -54,7 +55,7 @@ fn client() -> Client {
 
 /// Pulls without unpacking: most layers here are no tars.
 fn packed() -> PullOptions {
-    PullOptions { platform: amd64(), unpack: false }
+    PullOptions { platform: amd64(), unpack: false, ..PullOptions::default() }
 }
 
 fn amd64() -> Platform {

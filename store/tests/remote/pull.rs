@@ -76,7 +76,7 @@ fn layers_are_unpacked_when_they_are_here() {
 
     let local = Local::new();
     let lease = local.store.lease().unwrap();
-    let options = PullOptions { platform: amd64(), unpack: true };
+    let options = PullOptions { platform: amd64(), unpack: true, ..PullOptions::default() };
     let pulled = client().pull(&lease, &registry.name("app:1"), &options, &ignore).unwrap();
     let image = local.store.image(&pulled.descriptor, &amd64()).unwrap();
     assert!(lease.snapshot(image.diff_ids()).is_ok());

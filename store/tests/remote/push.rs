@@ -259,7 +259,7 @@ fn indexes_are_pushed_whole_or_for_one_platform() {
     let lease = local.store.lease().unwrap();
     let pull = |platform: &str| {
         let platform = Platform::new("linux", platform, None);
-        let options = PullOptions { platform, unpack: false };
+        let options = PullOptions { platform, unpack: false, ..PullOptions::default() };
         client.pull(&lease, &from.name("app:1"), &options, &ignore).unwrap().descriptor
     };
 
