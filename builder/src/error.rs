@@ -124,6 +124,22 @@ pub enum Error {
         source: Option<Box<dyn std::error::Error + Send + Sync>>,
     },
 
+    /// An imported cache does not have what it promised.
+    #[error("an imported cache lacks what it promised: {what}")]
+    CacheLacks {
+        /// What it should have, or why it could not be had.
+        what: String,
+    },
+
+    /// Layers that only another place has cannot be had.
+    #[error("cannot get layers of {place}")]
+    Layers {
+        /// The image or directory.
+        place: String,
+        /// Why not.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+
     /// A step failed; where it stands in the Dockerfile.
     #[error("{name}: {source}")]
     Step {

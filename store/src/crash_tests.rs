@@ -27,7 +27,7 @@ fn life(root: &Path) -> Result<()> {
     let diff_id = DiffId(layer.digest);
     lease.compressed(&diff_id, &layer, Compression::Gzip, None)?;
     let extra = serde_json::json!({ "seconds": 1 });
-    let record = StepRecord { layer: Some((diff_id, layer)), extra };
+    let record = StepRecord::of_layer(diff_id, layer, extra);
     store.steps().put(&lease, &Digest::sha256(b"step"), &record)?;
     store.steps().get(&lease, &Digest::sha256(b"step"))?;
     drop(lease);

@@ -299,7 +299,8 @@ mod tests {
             ("record", |store, lease, image| {
                 let layer = Descriptor::new(MediaType::OCI_LAYER_TAR, diff(b"layer").0, 5);
                 let layer = Some((diff(b"layer"), layer));
-                let record = StepRecord { layer, extra: serde_json::Value::Null };
+                let record =
+                    StepRecord { layer, blobs: Vec::new(), extra: serde_json::Value::Null };
                 store.steps().put(lease, &image.digest, &record).unwrap();
                 None
             }),

@@ -213,7 +213,10 @@ mod tests {
         let digest = blob(lease, layer).unwrap();
         let blob = Descriptor::new(MediaType::OCI_LAYER_TAR, digest, layer.len() as u64);
         let layer = Some((DiffId(digest), blob));
-        store.steps().put(lease, &key, &StepRecord { layer, extra: ().into() }).unwrap();
+        store
+            .steps()
+            .put(lease, &key, &StepRecord { layer, blobs: Vec::new(), extra: ().into() })
+            .unwrap();
         key
     }
 

@@ -260,7 +260,7 @@ mod tests {
         for content in [&b"torn"[..], b"whole"] {
             let digest = blob(&lease, content).unwrap();
             let layer = Descriptor::new(MediaType::OCI_LAYER_TAR, digest, content.len() as u64);
-            let record = StepRecord { layer: Some((DiffId(digest), layer)), extra: ().into() };
+            let record = StepRecord::of_layer(DiffId(digest), layer, ().into());
             store.steps().put(&lease, &digest, &record).unwrap();
             keys.push(digest);
         }

@@ -28,6 +28,9 @@ pub struct Steps<'a> {
 pub struct StepRecord {
     /// The layer, and the blob that holds it; `None` for a step that changes no file.
     pub layer: Option<(DiffId, Descriptor)>,
+    /// Further blobs that it names: found with the record or not at all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub blobs: Vec<Digest>,
     /// Whatever else the builder wants to know again.
     #[serde(default)]
     pub extra: serde_json::Value,
@@ -38,8 +41,25 @@ impl StepRecord {
         serde_json::to_vec(self).expect("a record has only text for keys")
     }
 
-    /// Tells whether the layer's blob is stored, if there is a layer.
+    /// Returns the record of something that is no layer.
+    #[must_use]
+    pub fn note(extra: serde_json::Value) -> Self {
+        Self { layer: None, blobs: Vec::new(), extra }
+    }
+
+    /// Returns the record of a layer.
+    #[must_use]
+    pub fn of_layer(diff_id: DiffId, blob: Descriptor, extra: serde_json::Value) -> Self {
+        Self { layer: Some((diff_id, blob)), blobs: Vec::new(), extra }
+    }
+
+    /// Tells whether everything it names is stored.
     pub(crate) fn is_backed(&self, store: &Store) -> Result<bool> {
+        for blob in &self.blobs {
+            if !store.blobs().contains(blob)? {
+                return Ok(false);
+            }
+        }
         match &self.layer {
             Some((_, blob)) => Ok(store.blobs().size(&blob.digest)? == Some(blob.size)),
             None => Ok(true),
@@ -48,7 +68,8 @@ impl StepRecord {
 
     /// Returns everything the record keeps alive.
     pub(crate) fn digests(&self) -> Vec<Digest> {
-        self.layer.iter().flat_map(|(diff_id, blob)| [diff_id.0, blob.digest]).collect()
+        let layer = self.layer.iter().flat_map(|(diff_id, blob)| [diff_id.0, blob.digest]);
+        layer.chain(self.blobs.iter().copied()).collect()
     }
 }
 
@@ -121,7 +142,7 @@ mod tests {
     fn record(layer: &Digest, size: u64) -> StepRecord {
         let blob = Descriptor::new(MediaType::OCI_LAYER_TAR, *layer, size);
         let extra = serde_json::json!({ "command": "make", "times": [1, 2] });
-        StepRecord { layer: Some((DiffId(*layer), blob)), extra }
+        StepRecord::of_layer(DiffId(*layer), blob, extra)
     }
 
     #[test]

@@ -62,8 +62,7 @@ fn build(store: &Store, numbers: &mut Numbers) {
         Some(record) => record.layer.unwrap().1,
         None => {
             let layer = layer(&lease, number);
-            let record =
-                StepRecord { layer: Some((DiffId(layer.digest), layer.clone())), extra: ().into() };
+            let record = StepRecord::of_layer(DiffId(layer.digest), layer.clone(), ().into());
             store.steps().put(&lease, &key, &record).unwrap();
             layer
         }

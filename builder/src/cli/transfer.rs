@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context as _;
-use oci::{Descriptor, Digest, Platform, Reference};
+use oci::{Descriptor, DiffId, Digest, Platform, Reference};
 use store::Lease;
 use store::remote::{self, Client, Event as Remote, PullOptions, PushOptions, Task};
 
@@ -95,20 +95,57 @@ pub(super) fn pull(args: &PullArgs, context: &super::Context) -> anyhow::Result<
     Ok(())
 }
 
-/// Pulls an image that a build starts from; stops when the build does.
-pub(super) fn pull_base(
-    lease: &Lease,
-    reference: &Reference,
-    platform: &Platform,
-    insecure: bool,
-    progress: &Progress,
-    cancel: &Cancel,
-) -> remote::Result<Descriptor> {
-    let client = Arc::new(client_for(reference, insecure));
-    let canceller = Arc::clone(&client);
-    let _guard = cancel.on_stop(move || canceller.cancel());
-    let options = PullOptions { platform: platform.clone(), ..PullOptions::default() };
-    fetch(&client, lease, reference, &options, progress)
+/// How a build reaches the registries of its base images.
+pub(super) struct Base<'a> {
+    pub(super) insecure: bool,
+    pub(super) progress: &'a Progress,
+}
+
+impl Base<'_> {
+    /// Gets the documents of an image.
+    pub(super) fn image(
+        &self,
+        lease: &Lease,
+        reference: &Reference,
+        platform: &Platform,
+        cancel: &Cancel,
+    ) -> remote::Result<remote::Resolved> {
+        let what = format!("[internal] load metadata for {reference}");
+        self.with_client(reference, what, cancel, |client, sink| {
+            client.resolve_image(lease, reference, platform, sink)
+        })
+    }
+
+    /// Gets layers of an image, unpacked.
+    pub(super) fn layers(
+        &self,
+        lease: &Lease,
+        reference: &Reference,
+        layers: &[(Descriptor, Option<DiffId>)],
+        cancel: &Cancel,
+    ) -> remote::Result<()> {
+        let what = format!("[internal] pull {}", reference.familiar());
+        self.with_client(reference, what, cancel, |client, sink| {
+            client.fetch(lease, reference, layers, sink)
+        })
+    }
+
+    /// Does something with a client; it stops when the build does.
+    fn with_client<T>(
+        &self,
+        reference: &Reference,
+        what: String,
+        cancel: &Cancel,
+        work: impl FnOnce(&Client, &remote::Sink<'_>) -> remote::Result<T>,
+    ) -> remote::Result<T> {
+        let client = Arc::new(client_for(reference, self.insecure));
+        let canceller = Arc::clone(&client);
+        let _guard = cancel.on_stop(move || canceller.cancel());
+        let show = Show::start(self.progress, what);
+        let result = work(&client, &|event| show.event(&event));
+        show.end(result.as_ref().err().map(ToString::to_string));
+        result
+    }
 }
 
 fn fetch(

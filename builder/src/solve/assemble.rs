@@ -123,7 +123,7 @@ fn first_seen(lease: &Lease, config: &ImageConfig, now: &str) -> Result<String> 
     if let Some(time) = recorded.as_ref().and_then(|record| record.extra.as_str()) {
         return Ok(time.to_owned());
     }
-    steps.put(lease, &key, &StepRecord { layer: None, extra: now.into() })?;
+    steps.put(lease, &key, &StepRecord::note(now.into()))?;
     Ok(now.to_owned())
 }
 

@@ -1,21 +1,22 @@
 //! One build from a parsed Dockerfile to an image in the store.
 
 use std::collections::BTreeMap;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use oci::{Descriptor, Digest, Platform};
-use store::{Image, Lease};
+use store::Lease;
 
 use super::assemble::{Layer, State, assemble, timestamp};
 use super::cancel::Cancel;
 use super::copy::Scan;
 use super::emulate;
-use super::images::{self, Pull};
+use super::images::{Images, Pull, Sources};
 use super::last::{Builds, Last};
 use super::schedule::Tasks;
 use super::step::Steps;
+use crate::cache::Caching;
 use crate::context::Context;
 use crate::dockerfile::Dockerfile;
 use crate::error::{Error, Result};
@@ -24,6 +25,7 @@ use crate::output::{FinishedLayer, Sharing};
 use crate::plan::{self, Base, Options, Origin, Plan, Planned};
 
 /// What to build, and with what.
+#[derive(Clone)]
 pub struct Request<'a> {
     /// The Dockerfile.
     pub file: &'a Dockerfile,
@@ -33,17 +35,15 @@ pub struct Request<'a> {
     pub context: &'a Context,
     /// What tells this build from others, to compare it with the one before.
     pub identity: String,
-    /// Whether records are not looked at.
-    pub no_cache: bool,
-    /// Whether base images are looked up in their registries although they are here.
-    pub always_pull: bool,
+    /// What it takes over from earlier builds.
+    pub cache: Caching,
     /// The latest time in new layers and configs, in seconds since 1970.
     pub clamp: Option<i64>,
     /// How many things may happen at once.
     pub threads: usize,
     /// What time it is.
     pub clock: &'a (dyn Fn() -> SystemTime + Sync),
-    /// How to get an image.
+    /// How to get images and layers.
     pub pull: Pull<'a>,
     /// Who is told.
     pub events: Sink<'a>,
@@ -72,6 +72,8 @@ pub struct Built {
     pub image_id: Digest,
     /// The bytes of its layers as they are stored.
     pub size: u64,
+    /// Where its layers can be had that are not in the store, if it may be partial.
+    pub sources: Arc<Sources>,
 }
 
 /// Builds the target; what it needs stays as long as `lease` does.
@@ -80,8 +82,8 @@ pub struct Built {
 /// Returns the first failure. Nothing half-done remains, and what was finished before it
 /// is found by the next build.
 pub fn build(request: &Request<'_>, lease: &Lease) -> Result<Built> {
-    let mut images = BTreeMap::new();
-    let plan = planned(request, lease, &mut images)?;
+    let mut images = Images::new(lease, &request.cache, request.pull);
+    let plan = planned(request, &mut images)?;
     for warning in &plan.warnings {
         (request.events)(Event::Warning { step: None, message: warning.clone() });
     }
@@ -114,36 +116,34 @@ pub fn build(request: &Request<'_>, lease: &Lease) -> Result<Built> {
         tracing::debug!(%error, "the next build cannot say why its steps run");
     }
     let state = result?;
+    if !request.cache.may_be_partial {
+        images.complete(&state.layers, request.cancel)?;
+    }
     let now = timestamp((request.clock)(), request.clamp);
     let target = &plan.stages[&plan.target];
     let (manifest, image_id) = assemble(lease, &target.config, &state, &now)?;
     let size = state.layers.iter().map(|layer| layer.blob.size).sum();
     let platform = target.config.platform.normalized();
-    Ok(Built { manifest, platform, image_id, size })
+    Ok(Built { manifest, platform, image_id, size, sources: Arc::clone(&images.sources) })
 }
 
 /// Plans, and gets the images the plan asks for, until it is complete.
-fn planned(
-    request: &Request<'_>,
-    lease: &Lease,
-    images: &mut BTreeMap<String, Image>,
-) -> Result<Plan> {
-    let fetch = |uses: &[plan::ImageUse], images: &mut BTreeMap<String, Image>| {
-        let target = &request.options.platform;
-        let resolved =
-            images::resolve(lease, uses, target, request.always_pull, request.pull, images);
+fn planned(request: &Request<'_>, images: &mut Images<'_>) -> Result<Plan> {
+    let resolve = |uses: &[plan::ImageUse], images: &mut Images<'_>| {
+        let resolved = images.resolve(uses, &request.options.platform);
         // A pull that was stopped says that it was interrupted.
         resolved.map_err(|error| request.cancel.check().err().unwrap_or(error))
     };
     loop {
         request.cancel.check()?;
+        let known = &images.images;
         let configs =
-            images.iter().map(|(name, image)| (name.clone(), image.config.clone())).collect();
+            known.iter().map(|(name, image)| (name.clone(), image.config.clone())).collect();
         match plan::plan(request.file, &request.options, &configs)? {
-            Planned::NeedsImages(uses) => fetch(&uses, images)?,
+            Planned::NeedsImages(uses) => resolve(&uses, images)?,
             Planned::Ready(plan) => {
                 let uses: Vec<plan::ImageUse> = plan.images.values().cloned().collect();
-                fetch(&uses, images)?;
+                resolve(&uses, images)?;
                 return Ok(*plan);
             }
         }
@@ -229,7 +229,7 @@ impl Numbers {
 struct Solver<'a> {
     request: &'a Request<'a>,
     plan: &'a Plan,
-    images: &'a BTreeMap<String, Image>,
+    images: &'a Images<'a>,
     layout: Layout,
     numbers: Numbers,
     steps: Steps<'a>,
@@ -269,7 +269,7 @@ impl Solver<'_> {
                 let step = self.numbers.from[&stage];
                 (self.request.events)(Event::Started { step, name: written.from_name(name) });
                 (self.request.events)(Event::Done { step, took: Duration::ZERO });
-                let state = State::of_image(&self.images[name]);
+                let state = State::of_image(&self.images.images[name]);
                 state.layers.iter().for_each(|layer| self.pass_on(stage, layer));
                 state
             }
@@ -289,14 +289,9 @@ impl Solver<'_> {
         let events = self.request.events;
         events(Event::Started { step: event_number, name: written.step_name(step) });
         let start = Instant::now();
-        let result = self.steps.step(
-            &format!("{stage}/{step}"),
-            event_number,
-            &written.steps[step],
-            &before.layers,
-            scan,
-            &|stage| self.finished(stage).layers,
-        );
+        let result = self.steps.step(event_number, written, step, &before.layers, scan, &|stage| {
+            self.finished(stage).layers
+        });
         match result {
             Ok((layer, is_cached)) => {
                 if !is_cached {

@@ -1,82 +1,356 @@
-//! The images that a build starts from: in the store already, or pulled.
+//! The images that a build starts from, and where layers come from that are not here.
+//!
+//! Of an image, planning and keys need the config and the names of its layers, nothing else. The
+//! layers are downloaded when something reads their files: a RUN that executes, a COPY out of the
+//! image, or the result, if that goes to the store. A stage whose steps are all recorded costs
+//! three small documents, whatever the size of its base.
+//!
+//! # Invariants
+//!
+//! - A name in the store leads to an image that is whole. What was only looked up has no name: a
+//!   record (`image`, name, platform) keeps its documents and remembers what the name stood for.
+//! - Every layer is verified when it arrives: its blob by its digest, its content by its diff id.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use oci::{Descriptor, Platform, Reference};
-use store::{Image, Lease};
+use oci::{Descriptor, DiffId, Digest, Platform, Reference};
+use store::remote::Resolved;
+use store::{Image, Lease, StepRecord};
 
+use super::assemble::{Layer, State};
+use super::cancel::Cancel;
+use crate::cache::{Caching, Policy, layout};
 use crate::error::{Error, Result};
+use crate::key::Key;
 use crate::plan::ImageUse;
 
-/// Gets an image that is not in the store: the second half of a pull.
+/// Gets the documents of an image, none of its layers.
+type PullImage<'a> = &'a (dyn Fn(&Lease, &Reference, &Platform) -> Result<Resolved, Cause> + Sync);
+
+/// Gets blobs of a repository; layers with a diff id are unpacked as they arrive.
+type PullLayers<'a> = &'a (
+        dyn Fn(&Lease, &Reference, &[(Descriptor, Option<DiffId>)], &Cancel) -> Result<(), Cause>
+            + Sync
+    );
+
+/// How to reach registries.
 ///
 /// The network client is made by the caller, and only when one is needed: making it costs
 /// more than a whole build that has nothing to do.
-pub type Pull<'a> =
-    &'a (dyn Fn(&Lease, &Reference, &Platform) -> Result<oci::Descriptor, Cause> + Sync);
+#[derive(Clone, Copy)]
+pub struct Pull<'a> {
+    /// Gets the documents of an image.
+    pub image: PullImage<'a>,
+    /// Gets layers.
+    pub layers: PullLayers<'a>,
+}
+
+impl std::fmt::Debug for Pull<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Pull")
+    }
+}
 
 /// Why a pull failed.
 type Cause = Box<dyn std::error::Error + Send + Sync>;
 
-/// Returns the images by the keys they are used with; `target` is what is built for.
-///
-/// With `always`, every name is looked up in its registry; otherwise only those that are
-/// not in the store.
-///
-/// # Errors
-/// Returns [`Error::BaseImage`] for one that cannot be had.
-pub(super) fn resolve(
-    lease: &Lease,
-    uses: &[ImageUse],
-    target: &Platform,
-    always: bool,
-    pull: Pull<'_>,
-    known: &mut BTreeMap<String, Image>,
-) -> Result<()> {
-    for image in uses {
-        let key = image.key(target);
-        if known.contains_key(&key) {
-            continue;
-        }
-        let found = one(lease, &image.name, &image.platform, always, pull).map_err(|error| {
-            let name = format!("[internal] load metadata for {}", image.name);
-            let lines = Some((image.span.line, image.span.end_line));
-            Error::Step { name, lines, source: Box::new(error) }
-        })?;
-        known.insert(key, found);
-    }
-    Ok(())
+/// Where a blob can be had that is not in the store.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    /// The repository of this reference.
+    Registry(Reference),
+    /// An OCI layout on this machine.
+    Directory(PathBuf),
 }
 
-fn one(
-    lease: &Lease,
-    name: &str,
-    platform: &Platform,
-    always: bool,
-    pull: Pull<'_>,
-) -> Result<Image> {
-    let failed = |reason: &str, source: Option<Cause>| Error::BaseImage {
-        reference: name.to_owned(),
-        reason: reason.to_owned(),
-        source,
-    };
-    let reference: Reference =
-        name.parse().map_err(|error: oci::Error| failed(&error.to_string(), None))?;
-    let store = lease.store();
-    if !always && let Some(descriptor) = store.images().get(&reference)? {
-        lease.pin(&descriptor.digest)?;
-        match store.image(&descriptor, platform) {
-            Ok(image) => return Ok(image),
-            // Another platform was pulled: get this one.
-            Err(store::Error::BlobUnknown { .. } | store::Error::PlatformUnavailable { .. }) => {}
-            Err(error) => return Err(failed("it cannot be used", Some(error.into()))),
+/// A place, and whether an imported cache names it.
+#[derive(Clone, Debug)]
+struct Source {
+    place: Place,
+    is_cache: bool,
+}
+
+/// Where the blobs of layers come from, whoever named them.
+#[derive(Debug, Default)]
+pub struct Sources {
+    known: Mutex<BTreeMap<Digest, Source>>,
+    /// One lock for each place: two steps that need one layer do not both download it.
+    busy: Mutex<BTreeMap<Place, Arc<Mutex<()>>>>,
+}
+
+impl Sources {
+    /// Remembers where the layers of an image are.
+    fn add_image(&self, image: &Image, reference: &Reference) {
+        let mut known = lock(&self.known);
+        for layer in &image.manifest.layers {
+            let place = Place::Registry(reference.clone());
+            known.insert(layer.digest, Source { place, is_cache: false });
         }
     }
-    let descriptor = pull(lease, &reference, platform)
-        .map_err(|error| failed("it is not in the store and cannot be pulled", Some(error)))?;
-    lease.pin(&descriptor.digest)?;
-    usable(store, &descriptor, platform)
-        .map_err(|error| failed("it cannot be used", Some(error.into())))
+
+    /// Remembers where a layer of an imported cache is, unless it can be had without it.
+    #[expect(dead_code, reason = "imports come next")]
+    pub(crate) fn add_cached(&self, blob: Digest, place: Place) {
+        lock(&self.known).entry(blob).or_insert(Source { place, is_cache: true });
+    }
+
+    /// Returns where a blob can be had.
+    #[must_use]
+    pub fn place(&self, blob: &Digest) -> Option<Place> {
+        lock(&self.known).get(blob).map(|source| source.place.clone())
+    }
+
+    /// Makes sure that the blobs of layers are in the store, and the fetched ones unpacked;
+    /// returns whether any had to be fetched.
+    ///
+    /// # Errors
+    /// Returns [`Error::CacheLacks`] for a layer that an imported cache promised and does not
+    /// have, and [`Error::Layers`] for any other that cannot be had.
+    pub(super) fn fetch(
+        &self,
+        lease: &Lease,
+        layers: &[Layer],
+        pull: Pull<'_>,
+        cancel: &Cancel,
+    ) -> Result<bool> {
+        let mut wanted: BTreeMap<(Place, bool), Vec<&Layer>> = BTreeMap::new();
+        for layer in layers {
+            if is_here(lease, layer)? {
+                continue;
+            }
+            let Some(source) = lock(&self.known).get(&layer.blob.digest).cloned() else {
+                return Err(Error::CacheLacks { what: layer.diff_id.to_string() });
+            };
+            wanted.entry((source.place, source.is_cache)).or_default().push(layer);
+        }
+        let is_needed = !wanted.is_empty();
+        for ((place, is_cache), layers) in wanted {
+            let busy = Arc::clone(lock(&self.busy).entry(place.clone()).or_default());
+            let _alone = lock(&busy);
+            cancel.check()?;
+            let mut missing = Vec::new();
+            for layer in layers {
+                if !is_here(lease, layer)? {
+                    missing.push((layer.blob.clone(), Some(layer.diff_id)));
+                }
+            }
+            if missing.is_empty() {
+                continue;
+            }
+            let result = match &place {
+                Place::Registry(reference) => (pull.layers)(lease, reference, &missing, cancel),
+                Place::Directory(directory) => layout::fetch(lease, directory, &missing),
+            };
+            result.map_err(|source| {
+                if let Err(stopped) = cancel.check() {
+                    return stopped;
+                }
+                match is_cache {
+                    true => Error::CacheLacks { what: source.to_string() },
+                    false => Error::Layers { place: place.to_string(), source },
+                }
+            })?;
+        }
+        Ok(is_needed)
+    }
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Registry(reference) => write!(f, "{}", reference.familiar()),
+            Self::Directory(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+fn is_here(lease: &Lease, layer: &Layer) -> Result<bool> {
+    lease.pin_all(&[layer.blob.digest, layer.diff_id.0])?;
+    Ok(lease.store().blobs().contains(&layer.blob.digest)?)
+}
+
+/// One image that the build uses.
+#[derive(Debug)]
+struct Used {
+    reference: Reference,
+    descriptor: Descriptor,
+    image: Image,
+    /// Whether the name leads to another image in the store.
+    is_newer: bool,
+}
+
+/// The images of a build, by the names they are used with.
+pub(super) struct Images<'a> {
+    lease: &'a Lease,
+    policy: Policy,
+    may_be_partial: bool,
+    pull: Pull<'a>,
+    pub(super) sources: Arc<Sources>,
+    used: BTreeMap<String, Used>,
+    /// Whether any layer had to be downloaded.
+    has_fetched: AtomicBool,
+    /// Images by name, as planning wants them.
+    pub(super) images: BTreeMap<String, Image>,
+}
+
+impl<'a> Images<'a> {
+    pub(super) fn new(lease: &'a Lease, cache: &Caching, pull: Pull<'a>) -> Self {
+        let (sources, used, has_fetched, images) = Default::default();
+        let Caching { pull: policy, may_be_partial, .. } = *cache;
+        Self { lease, policy, may_be_partial, pull, sources, used, has_fetched, images }
+    }
+
+    /// Finds the images that are not known yet; `target` is what is built for.
+    ///
+    /// # Errors
+    /// Returns [`Error::BaseImage`] for one that cannot be had.
+    pub(super) fn resolve(&mut self, uses: &[ImageUse], target: &Platform) -> Result<()> {
+        for image in uses {
+            let key = image.key(target);
+            if self.used.contains_key(&key) {
+                continue;
+            }
+            let found = self.one(&image.name, &image.platform).map_err(|error| {
+                let name = format!("[internal] load metadata for {}", image.name);
+                let lines = Some((image.span.line, image.span.end_line));
+                Error::Step { name, lines, source: Box::new(error) }
+            })?;
+            self.sources.add_image(&found.image, &found.reference);
+            if self.may_be_partial {
+                self.note_origins(&found)?;
+            }
+            self.images.insert(key.clone(), found.image.clone());
+            self.used.insert(key, found);
+        }
+        Ok(())
+    }
+
+    /// Notes where what is not here can be had, for whoever sends the result somewhere.
+    fn note_origins(&self, used: &Used) -> Result<()> {
+        let mut missing = Vec::new();
+        for layer in &used.image.manifest.layers {
+            self.lease.pin(&layer.digest)?;
+            if !self.lease.store().blobs().contains(&layer.digest)? {
+                missing.push(layer.digest);
+            }
+        }
+        if !missing.is_empty() {
+            self.lease.note_origin(&missing, &used.reference)?;
+        }
+        Ok(())
+    }
+
+    fn one(&self, name: &str, platform: &Platform) -> Result<Used> {
+        let failed = |reason: &str, source: Option<Cause>| Error::BaseImage {
+            reference: name.to_owned(),
+            reason: reason.to_owned(),
+            source,
+        };
+        let reference: Reference =
+            name.parse().map_err(|error: oci::Error| failed(&error.to_string(), None))?;
+        let unusable = |error: store::Error| failed("it cannot be used", Some(error.into()));
+        if matches!(self.policy, Policy::Missing | Policy::Never)
+            && let Some(used) = self.here(&reference, platform).map_err(unusable)?
+        {
+            return Ok(used);
+        }
+        if self.policy == Policy::Never {
+            return Err(failed("it is not in the store, and --pull=never", None));
+        }
+        let resolved = match (self.pull.image)(self.lease, &reference, platform) {
+            Ok(resolved) => resolved,
+            Err(error) => {
+                if self.policy == Policy::Newer
+                    && let Some(used) = self.here(&reference, platform).map_err(unusable)?
+                {
+                    tracing::debug!(%error, "the registry does not say whether there is a newer one");
+                    return Ok(used);
+                }
+                let reason = "it is not in the store and cannot be pulled";
+                return Err(failed(reason, Some(error)));
+            }
+        };
+        self.lease.pin(&resolved.descriptor.digest)?;
+        let store = self.lease.store();
+        let image = usable(store, &resolved.descriptor, platform).map_err(unusable)?;
+        let extra = serde_json::json!({
+            "image": reference.to_string(),
+            "platform": platform.to_string(),
+            "descriptor": resolved.descriptor,
+        });
+        let record = StepRecord { blobs: resolved.documents, ..StepRecord::note(extra) };
+        self.lease.store().steps().put(self.lease, &record_key(&reference, platform), &record)?;
+        let named = self.lease.store().images().get(&reference)?;
+        let is_newer = named.is_some_and(|named| named.digest != resolved.descriptor.digest);
+        Ok(Used { reference, descriptor: resolved.descriptor, image, is_newer })
+    }
+
+    /// Returns an image that the store knows: by its name, or from an earlier look-up.
+    fn here(&self, reference: &Reference, platform: &Platform) -> store::Result<Option<Used>> {
+        let store = self.lease.store();
+        let looked_up = || {
+            let record = store.steps().get(self.lease, &record_key(reference, platform))?;
+            let descriptor = record.and_then(|record| record.extra.get("descriptor").cloned());
+            Ok(descriptor.and_then(|text| serde_json::from_str(&text.to_string()).ok()))
+        };
+        let named: Option<Descriptor> = store.images().get(reference)?;
+        for descriptor in [Ok(named), looked_up()] {
+            let Some(descriptor): Option<Descriptor> = descriptor? else { continue };
+            self.lease.pin(&descriptor.digest)?;
+            match store.image(&descriptor, platform) {
+                Ok(image) => {
+                    let reference = reference.clone();
+                    return Ok(Some(Used { reference, descriptor, image, is_newer: false }));
+                }
+                // Another platform was pulled: get this one.
+                Err(
+                    store::Error::BlobUnknown { .. } | store::Error::PlatformUnavailable { .. },
+                ) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Gets the layers that are not in the store, unpacked.
+    ///
+    /// # Errors
+    /// As [`Sources::fetch`].
+    pub(super) fn fetch(&self, layers: &[Layer], cancel: &Cancel) -> Result<()> {
+        if self.sources.fetch(self.lease, layers, self.pull, cancel)? {
+            self.has_fetched.store(true, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Gets the layers of the result, and ends with no name leading to less than it says.
+    ///
+    /// # Errors
+    /// As [`fetch`](Self::fetch).
+    pub(super) fn complete(&self, layers: &[Layer], cancel: &Cancel) -> Result<()> {
+        self.fetch(layers, cancel)?;
+        let store = self.lease.store();
+        for Used { reference, descriptor, image, is_newer } in self.used.values() {
+            if *is_newer {
+                // The name leads to an older image that is here as a whole: it is replaced by one
+                // that is, since the next build without --pull takes what has the name.
+                self.fetch(&State::of_image(image).layers, cancel)?;
+            } else if !self.has_fetched.load(Ordering::Relaxed) {
+                continue;
+            }
+            let mut is_whole = true;
+            for layer in &image.manifest.layers {
+                is_whole &= store.blobs().contains(&layer.digest)?;
+            }
+            if is_whole && store.images().get(reference)?.as_ref() != Some(descriptor) {
+                store.images().set(self.lease, reference, descriptor)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Returns the image for a platform, or the one that there is: a name that leads to a single
@@ -94,4 +368,17 @@ fn usable(
         }
         found => found,
     }
+}
+
+/// Returns the key of what a name stood for when it was looked up.
+fn record_key(reference: &Reference, platform: &Platform) -> Digest {
+    let mut key = Key::new("image");
+    key.field("reference", &reference.to_string());
+    key.field("platform", &platform.to_string());
+    key.finish()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // Nothing panics while it holds one of these.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,7 +1,7 @@
 //! Solving: every step of the plan is looked up by its key, or executed; then the image is put together.
 //!
 //! ```text
-//! images    base images: from the store, or pulled                 before planning ends
+//! images    base images: from the store, or looked up; layers where something reads their files
 //! schedule  tasks (scan a context, begin a stage, do a step), as parallel as they can be
 //! step      key → record? else execute → layer → record
 //! run copy  the executors
@@ -29,5 +29,5 @@ mod view;
 
 pub use build::{Built, Request, build};
 pub use cancel::{Cancel, Guard};
-pub use images::Pull;
+pub use images::{Place, Pull, Sources};
 pub use last::{Builds, Last};

@@ -6,11 +6,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use oci::{DiffId, Digest, MediaType};
 use store::layers::{LayerOptions, Snapshot};
-use store::{Image, Lease, StepRecord};
+use store::{Lease, StepRecord};
 
 use super::assemble::{Layer, State, timestamp};
 use super::build::Request;
 use super::copy::{self, Scan, Site};
+use super::images::Images;
 use super::last::{Builds, Last};
 use super::run::{self, Common, Place};
 use super::view::{Packed, Stacked, View};
@@ -25,7 +26,7 @@ use crate::tree::{Empty, Mtime, Tree};
 pub(super) struct Steps<'a> {
     request: &'a Request<'a>,
     lease: &'a Lease,
-    images: &'a BTreeMap<String, Image>,
+    images: &'a Images<'a>,
     builds: &'a Builds,
     previous: &'a Last,
     /// The keys being executed, so that equal steps of a build are executed once.
@@ -45,7 +46,7 @@ impl<'a> Steps<'a> {
     pub(super) fn new(
         request: &'a Request<'a>,
         lease: &'a Lease,
-        images: &'a BTreeMap<String, Image>,
+        images: &'a Images<'a>,
         builds: &'a Builds,
         previous: &'a Last,
     ) -> Self {
@@ -79,21 +80,24 @@ impl<'a> Steps<'a> {
     /// Does a step on top of `before`; returns its layer, and whether it was recorded.
     pub(super) fn step(
         &self,
-        identity: &str,
         number: usize,
-        step: &plan::Step,
+        stage: &plan::Stage,
+        step: usize,
         before: &[Layer],
         scan: Option<&Scan>,
         stages: StageLayers<'_>,
     ) -> Result<(Layer, bool)> {
         self.request.cancel.check()?;
+        let is_refreshed = self.request.cache.refresh.includes(stage.label.as_deref());
+        let identity = format!("{}/{step}", stage.index);
+        let step = &stage.steps[step];
         let doing = Doing { steps: self, number, step, before, scan, stages };
         let parts = doing.parts()?;
         let key = parts.digest();
-        lock(&self.known).insert(identity.to_owned(), parts.clone());
+        lock(&self.known).insert(identity.clone(), parts.clone());
         let executed = self.request.sharing.executed;
         let is_fresh = executed.is_some_and(|executed| executed.contains(&key));
-        if (!self.request.no_cache || is_fresh)
+        if (!is_refreshed || is_fresh)
             && let Some(layer) = self.recorded(&key)?
         {
             self.tell(Event::Cached { step: number });
@@ -106,16 +110,16 @@ impl<'a> Steps<'a> {
         if let Some(scan) = scan {
             self.keep_list(&scan.content);
         }
-        let why = if self.request.no_cache {
+        let why = if is_refreshed {
             Why::NoCache
         } else {
-            self.builds.why(self.previous.steps.get(identity), &parts)
+            self.builds.why(self.previous.steps.get(&identity), &parts)
         };
         self.tell(Event::Running { step: number, why });
         let claim = Claim { steps: self, key, record: None };
         let Written { diff_id, blob, changed } = doing.execute(&key)?;
         let created = timestamp((self.request.clock)(), self.request.clamp);
-        let record = StepRecord { layer: Some((diff_id, blob)), extra: created.into() };
+        let record = StepRecord::of_layer(diff_id, blob, created.into());
         let layer = layer(&record).expect("the record was made with a layer");
         if let Some(path) = changed {
             let message =
@@ -198,13 +202,18 @@ impl<'a> Steps<'a> {
         }
         let (below, above) = layers.split_at(unpacked);
         let is_tar = |layer: &Layer| layer.blob.media_type == MediaType::OCI_LAYER_TAR;
-        if above.is_empty() || !above.iter().all(is_tar) {
+        let blobs = self.lease.store().blobs();
+        let mut is_readable = !above.is_empty() && above.iter().all(is_tar);
+        for layer in above {
+            is_readable = is_readable && blobs.contains(&layer.blob.digest)?;
+        }
+        if !is_readable {
             return self.view(layers);
         }
         let mut packed = Vec::new();
         for layer in above {
             let path = self.lease.store().root().blob(&layer.blob.digest);
-            let blob = self.lease.store().blobs().open(&layer.blob.digest)?;
+            let blob = blobs.open(&layer.blob.digest)?;
             match Packed::read(blob.file, &path)? {
                 Some(layer) => packed.push(layer),
                 None => return self.view(layers),
@@ -219,9 +228,10 @@ impl<'a> Steps<'a> {
         let mut missing = Vec::new();
         for layer in layers {
             if !self.lease.is_unpacked(layer.diff_id)? {
-                missing.push(layer);
+                missing.push(layer.clone());
             }
         }
+        self.images.fetch(&missing, self.request.cancel)?;
         let next = AtomicUsize::new(0);
         let work = || -> Result<()> {
             while let Some(layer) = missing.get(next.fetch_add(1, Ordering::Relaxed)) {
@@ -311,7 +321,7 @@ impl Doing<'_> {
         match &copy.origin {
             Origin::Context => Vec::new(),
             Origin::Stage(stage) => (self.stages)(*stage),
-            Origin::Image(name) => State::of_image(&self.steps.images[name]).layers,
+            Origin::Image(name) => State::of_image(&self.steps.images.images[name]).layers,
         }
     }
 
@@ -329,7 +339,7 @@ impl Doing<'_> {
         let view = self.steps.view(&layers)?;
         let scan = copy::scan(copy, &*view, request.threads)?;
         let digest = scan.content.digest;
-        let record = StepRecord { layer: None, extra: digest.to_string().into() };
+        let record = StepRecord::note(digest.to_string().into());
         lease.store().steps().put(lease, &memo, &record)?;
         self.steps.keep_list(&scan.content);
         Ok(digest)

@@ -185,3 +185,23 @@ fn images_are_listed_named_and_removed() {
         assert_eq!(count, 0, "{left} is not empty");
     }
 }
+
+#[test]
+fn stages_can_be_run_anyway_by_name() {
+    let world = world();
+    let dockerfile = "FROM scratch AS one\nCOPY src /a\nFROM scratch AS two\nCOPY src /b\n\
+                      FROM scratch\nCOPY --from=one /a /a\nCOPY --from=two /b /b\n";
+    world.build(dockerfile);
+    assert_eq!(world.build(dockerfile).counts(), (4, 0));
+    // The same files again: what is built from them is still recorded.
+    let table: [(&[&str], (usize, usize)); 4] = [
+        (&["--no-cache-filter", "one"], (3, 1)),
+        (&["--no-cache-filter=ONE,two"], (2, 2)),
+        (&["--no-cache-filter", "one", "--no-cache-filter", "two"], (2, 2)),
+        (&["--no-cache-filter", "three"], (4, 0)),
+    ];
+    for (flags, expected) in table {
+        let built = world.build_with(dockerfile, flags);
+        assert_eq!(built.counts(), expected, "{flags:?}\n{}", built.stderr);
+    }
+}

@@ -92,7 +92,7 @@ fn json_progress_is_one_object_per_line() {
 fn a_base_image_that_cannot_be_had_points_at_its_from() {
     let world = World::new();
     let said = world.fail("# syntax=docker/dockerfile:1\nFROM localhost:1/none\nRUN x\n");
-    assert!(said.contains("#1 [internal] pull localhost:1/none:latest\n"), "{said}");
+    assert!(said.contains("#1 [internal] load metadata for localhost:1/none:latest\n"), "{said}");
     assert!(said.contains("   2 | >>> FROM localhost:1/none\n"), "{said}");
     assert!(
         said.ends_with(

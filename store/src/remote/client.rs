@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use oci::{Descriptor, Platform, Reference};
+use oci::{Descriptor, DiffId, Platform, Reference};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 
@@ -10,6 +10,7 @@ use super::auth::Credential;
 use super::copy::{self, CopyOptions};
 use super::error::{Error, Result};
 use super::event::Sink;
+use super::lazy::{self, Resolved};
 use super::login;
 use super::options::ClientOptions;
 use super::pull::{self, PullOptions, Pulled};
@@ -72,6 +73,42 @@ impl Client {
         sink: &Sink<'_>,
     ) -> Result<Descriptor> {
         self.run(pull::resolve(&self.transport, lease, reference, sink))
+    }
+
+    /// Gets what an image is — its manifest and config — and none of its layers.
+    ///
+    /// The documents are in the store and pinned by the lease. The name is not set: an image that
+    /// has one in the store is whole.
+    ///
+    /// # Errors
+    ///
+    /// As [`pull`](Self::pull).
+    pub fn resolve_image(
+        &self,
+        lease: &Lease,
+        reference: &Reference,
+        platform: &Platform,
+        sink: &Sink<'_>,
+    ) -> Result<Resolved> {
+        self.run(lazy::resolve_image(&self.transport, lease, reference, platform, sink))
+    }
+
+    /// Downloads those of these blobs that the store has not, from the repository of `from`.
+    ///
+    /// A layer with its diff id is unpacked as well; one that is not what its diff id says is an
+    /// error, and is not kept unpacked.
+    ///
+    /// # Errors
+    ///
+    /// As [`pull`](Self::pull).
+    pub fn fetch(
+        &self,
+        lease: &Lease,
+        from: &Reference,
+        blobs: &[(Descriptor, Option<DiffId>)],
+        sink: &Sink<'_>,
+    ) -> Result<()> {
+        self.run(lazy::fetch(&self.transport, lease, from, blobs, sink))
     }
 
     /// Pushes an image of the store, and returns what the registry now has under the name.

@@ -4,6 +4,7 @@
 //! Client            what programs use; sync, with a small runtime inside
 //!  ├─ pull          reference → manifest → blobs in parallel → layers
 //!  │   └─ download  one blob: resumed, verified, written through Ingest
+//!  ├─ lazy          an image without its layers; layers by themselves
 //!  ├─ push          layers compressed → blobs in parallel → manifest last
 //!  │   ├─ session   the same, while the image is still being made
 //!  │   └─ upload    one blob: asked for, mounted, or sent; resumed
@@ -35,6 +36,7 @@ mod download;
 mod error;
 mod event;
 mod hosts;
+mod lazy;
 mod login;
 mod options;
 mod pull;
@@ -52,6 +54,7 @@ pub use client::Client;
 pub use copy::CopyOptions;
 pub use error::{Error, Result};
 pub use event::{Event, Sink, Task};
+pub use lazy::Resolved;
 pub use options::{ClientOptions, Proxies};
 pub use pull::{PullOptions, Pulled};
 pub use push::PushOptions;

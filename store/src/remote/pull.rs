@@ -103,8 +103,17 @@ impl Journey<'_> {
     /// Makes sure that the config and all layers are in the store, unpacked if that is wanted.
     /// Returns whether anything was downloaded.
     async fn content(&self, manifest: &Manifest, options: &PullOptions) -> Result<bool> {
-        let mut has_downloaded = self.blob(&manifest.config).await?;
-        let layers = self.layers(manifest, options)?;
+        let has_config = self.blob(&manifest.config).await?;
+        let has_layers = self.transfer(self.layers(manifest, options)?).await?;
+        Ok(has_config || has_layers)
+    }
+
+    /// Makes sure that blobs are in the store, and that those with a diff id are unpacked.
+    /// Returns whether anything was downloaded.
+    pub(super) async fn transfer(
+        &self,
+        layers: Vec<(&Descriptor, Option<DiffId>)>,
+    ) -> Result<bool> {
         let parallel = self.transport.hosts.options().parallel.max(1);
         let (downloading, unpacking) = (Semaphore::new(parallel), Semaphore::new(MAX_UNPACKING));
         let work = layers.into_iter().map(|(layer, diff_id)| {
@@ -120,17 +129,14 @@ impl Journey<'_> {
                 Ok::<_, Error>(was_missing)
             }
         });
-        for was_missing in try_join_all(work).await? {
-            has_downloaded |= was_missing;
-        }
-        Ok(has_downloaded)
+        Ok(try_join_all(work).await?.contains(&true))
     }
 
     /// Lists the different layers of an image, with what they are to be unpacked as.
     ///
     /// What is no container image, such as a chart or a signature, has layers that stay as they
     /// are.
-    fn layers<'m>(
+    pub(super) fn layers<'m>(
         &self,
         manifest: &'m Manifest,
         options: &PullOptions,

@@ -1,5 +1,6 @@
 //! `rbuild build`, which is also `rbuild` alone.
 
+mod cache;
 mod output;
 mod summary;
 
@@ -23,7 +24,7 @@ use crate::error::Error;
 use crate::ignore::Ignore;
 use crate::output::{Executed, Sharing};
 use crate::plan::Options;
-use crate::solve::{self, Builds, Built, Cancel, Request};
+use crate::solve::{self, Builds, Built, Cancel, Pull, Request};
 
 /// A Dockerfile larger than this is none.
 const MAX_DOCKERFILE_BYTES: u64 = 16 << 20;
@@ -42,12 +43,6 @@ pub(super) struct BuildArgs {
     /// Build this stage [default: the last one]
     #[arg(long, value_name = "STAGE")]
     target: Option<String>,
-    /// Run every step, whatever is recorded
-    #[arg(long)]
-    no_cache: bool,
-    /// Look base images up in their registries even if they are here
-    #[arg(long)]
-    pull: bool,
     /// How progress is shown
     #[arg(
         long,
@@ -60,6 +55,8 @@ pub(super) struct BuildArgs {
     /// Allow plain HTTP and unverified certificates for registries of base images
     #[arg(long)]
     insecure: bool,
+    #[command(flatten)]
+    cache: cache::CacheArgs,
     #[command(flatten)]
     output: output::OutputArgs,
     /// Directory with the files to build from
@@ -93,9 +90,12 @@ pub(super) fn run(args: &BuildArgs, context: &super::Context) -> anyhow::Result<
     let progress = Progress::start(if args.output.quiet { Mode::Quiet } else { args.progress });
     let target = options.target.clone().unwrap_or_default();
     let events = |event| progress.event(event);
-    let pull = |lease: &Lease, reference: &Reference, platform: &Platform| {
-        transfer::pull_base(lease, reference, platform, args.insecure, &progress, &cancel)
-            .map_err(Into::into)
+    let base = transfer::Base { insecure: args.insecure, progress: &progress };
+    let image = |lease: &Lease, name: &Reference, platform: &Platform| {
+        Ok(base.image(lease, name, platform, &cancel)?)
+    };
+    let layers = |lease: &Lease, name: &Reference, blobs: &[_], cancel: &Cancel| {
+        Ok(base.layers(lease, name, blobs, cancel)?)
     };
     let executed = Executed::default();
     let request = |platform: &Platform| Request {
@@ -103,12 +103,11 @@ pub(super) fn run(args: &BuildArgs, context: &super::Context) -> anyhow::Result<
         identity: format!("{}\n{}\n{target}\n{platform}", directory.display(), file_path.display()),
         options: Options { platform: platform.clone(), ..options.clone() },
         context: &build_context,
-        no_cache: args.no_cache,
-        always_pull: args.pull,
+        cache: args.cache.caching(),
         clamp,
         threads: std::thread::available_parallelism().map_or(4, |n| n.get().max(4)),
         clock: &environment::now,
-        pull: &pull,
+        pull: Pull { image: &image, layers: &layers },
         sharing: Sharing { executed: Some(&executed), layer: None },
         events: &events,
         numbers: progress.numbers(),
