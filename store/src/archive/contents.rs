@@ -124,7 +124,9 @@ fn ingest<R: io::BufRead>(lease: &Lease, path: &str, tar: &mut Reader<R>) -> Res
 }
 
 /// Undoes the compression of a whole archive, if its first bytes show one.
-fn uncompressed<'a>(mut input: impl Read + Send + 'a) -> Result<Box<dyn Read + Send + 'a>> {
+pub(super) fn uncompressed<'a>(
+    mut input: impl Read + Send + 'a,
+) -> Result<Box<dyn Read + Send + 'a>> {
     let mut start = Vec::new();
     input.by_ref().take(6).read_to_end(&mut start).doing("read", "the archive")?;
     let compression = match &start[..] {

@@ -29,6 +29,37 @@ pub struct Loaded {
     pub image_id: Option<Digest>,
 }
 
+/// An image as an archive or layout lists it.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    /// Its manifest or index.
+    pub descriptor: Descriptor,
+    /// Its whole names, as far as it has any.
+    pub references: Vec<Reference>,
+    /// The annotation `org.opencontainers.image.ref.name`: a tag, a name, or anything else.
+    pub ref_name: Option<String>,
+}
+
+impl Listed {
+    pub(super) fn of(listed: &Descriptor) -> Result<Self> {
+        let references = name_of(listed).map(|name| parse(&name)).transpose()?;
+        Ok(Self {
+            descriptor: Descriptor::new(listed.media_type.clone(), listed.digest, listed.size),
+            references: references.into_iter().collect(),
+            ref_name: listed.annotations.get(REF_NAME_ANNOTATION).cloned(),
+        })
+    }
+}
+
+/// Reads an `index.json`.
+pub(super) fn parse_index(bytes: &[u8]) -> Result<Index> {
+    let index = Index::parse(bytes).map_err(|error| Error::Archive {
+        reason: format!("its {INDEX_FILE} is not an index: {error}"),
+    })?;
+    limit(index.manifests.len())?;
+    Ok(index)
+}
+
 impl Lease {
     /// Loads every image of an archive, and gives them the names they were saved with.
     ///
@@ -41,17 +72,8 @@ impl Lease {
     /// [`Error::Archive`] or [`Error::ArchiveTar`] if it is not an image archive or is not whole,
     /// [`Error::DigestMismatch`] if a blob is not what its name says.
     pub fn load(&self, input: impl Read + Send) -> Result<Vec<Loaded>> {
-        let contents = Contents::read(self, input)?;
-        let docker = self.docker_images(&contents)?;
-        let images = match contents.get(INDEX_FILE) {
-            Some(index) => self.load_layout(&index, &docker.unwrap_or_default())?,
-            None => match docker {
-                Some(docker) => self.load_docker(&contents, docker)?,
-                None => return refuse(format!("it has neither {INDEX_FILE} nor {MANIFEST_FILE}")),
-            },
-        };
         let mut loaded: Vec<Loaded> = Vec::new();
-        for (descriptor, references) in images {
+        for Listed { descriptor, references, .. } in self.load_unnamed(input)? {
             for reference in &references {
                 self.store().images().set(self, reference, &descriptor)?;
             }
@@ -69,24 +91,33 @@ impl Lease {
         Ok(loaded)
     }
 
+    /// Loads every image of an archive, as [`load`](Self::load), and gives them no names: they stay
+    /// as long as the lease.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load).
+    pub fn load_unnamed(&self, input: impl Read + Send) -> Result<Vec<Listed>> {
+        let contents = Contents::read(self, input)?;
+        let docker = self.docker_images(&contents)?;
+        match contents.get(INDEX_FILE) {
+            Some(index) => self.load_layout(&index, &docker.unwrap_or_default()),
+            None => match docker {
+                Some(docker) => self.load_docker(&contents, docker),
+                None => refuse(format!("it has neither {INDEX_FILE} nor {MANIFEST_FILE}")),
+            },
+        }
+    }
+
     /// Reads the list of an OCI layout.
-    fn load_layout(
-        &self,
-        index: &Committed,
-        docker: &[DockerImage],
-    ) -> Result<Vec<(Descriptor, Vec<Reference>)>> {
+    fn load_layout(&self, index: &Committed, docker: &[DockerImage]) -> Result<Vec<Listed>> {
         let bytes = self.store().blobs().read(&index.digest, MAX_MANIFEST_BYTES as u64)?;
-        let index = Index::parse(&bytes).map_err(|error| Error::Archive {
-            reason: format!("its {INDEX_FILE} is not an index: {error}"),
-        })?;
-        limit(index.manifests.len())?;
         let mut images = Vec::new();
-        for listed in index.manifests {
+        for listed in parse_index(&bytes)?.manifests {
             let config = self.check(&listed)?;
-            let mut references = Vec::new();
-            if let Some(name) = name_of(&listed) {
-                references.push(parse(&name)?);
-            } else if let Some(config) = config {
+            let mut image = Listed::of(&listed)?;
+            let references = &mut image.references;
+            if let Some(config) = config.filter(|_| references.is_empty()) {
                 // The annotation has a tag at most; docker's list may have the whole name.
                 let path = format!("blobs/{}/{}", config.algorithm(), config.hex());
                 for image in docker.iter().filter(|image| image.config == path) {
@@ -95,14 +126,13 @@ impl Lease {
                     }
                 }
             }
-            let stored = Descriptor::new(listed.media_type, listed.digest, listed.size);
-            images.push((stored, references));
+            images.push(image);
         }
         Ok(images)
     }
 
     /// Makes sure that an image is there as a whole, of an index at least one; returns its config.
-    fn check(&self, descriptor: &Descriptor) -> Result<Option<Digest>> {
+    pub(super) fn check(&self, descriptor: &Descriptor) -> Result<Option<Digest>> {
         let mut queue = vec![descriptor.clone()];
         let mut first_config = None;
         let mut missing = None;
@@ -147,17 +177,14 @@ impl Lease {
     }
 
     /// Makes manifests for the images of docker's list, which has none.
-    fn load_docker(
-        &self,
-        contents: &Contents,
-        images: Vec<DockerImage>,
-    ) -> Result<Vec<(Descriptor, Vec<Reference>)>> {
+    fn load_docker(&self, contents: &Contents, images: Vec<DockerImage>) -> Result<Vec<Listed>> {
         images
             .into_iter()
             .map(|image| {
                 let references =
                     image.repo_tags.iter().map(|tag| parse(tag)).collect::<Result<_>>()?;
-                Ok((self.docker_manifest(contents, &image)?, references))
+                let descriptor = self.docker_manifest(contents, &image)?;
+                Ok(Listed { descriptor, references, ref_name: None })
             })
             .collect()
     }

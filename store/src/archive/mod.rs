@@ -7,18 +7,21 @@
 //! blobs/sha256/<hex>         manifests, configs and layers as they are in the store
 //! ```
 //!
-//! One tar is both an OCI archive and a docker archive, as docker writes them since version 25:
+//! As a directory, the same is an OCI layout ([`Layout`]). One tar is both an OCI archive and a docker archive, as docker writes them since version 25:
 //! `docker load`, `podman load`, `skopeo copy oci-archive:` and `docker-archive:` take it. What they
 //! write, in either form and also compressed, can be loaded.
 
 mod contents;
 mod docker;
+mod layout;
 mod load;
+mod rootfs;
 mod save;
 #[cfg(test)]
 mod tests;
 
-pub use load::Loaded;
+pub use layout::Layout;
+pub use load::{Listed, Loaded};
 
 /// The file that marks an OCI layout, and all it says.
 const LAYOUT_FILE: &str = "oci-layout";

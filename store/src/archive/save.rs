@@ -28,7 +28,7 @@ impl Lease {
     ///
     /// [`Error::BlobUnknown`] if part of an image is not stored, or if the output fails.
     pub fn save(&self, images: &[ImageEntry], output: impl Write) -> Result<()> {
-        let mut plan = Plan { store: self.store(), blobs: BTreeMap::new() };
+        let mut plan = Plan::new(self.store());
         let mut index = Vec::new();
         let mut list: Vec<DockerImage> = Vec::new();
         for image in images {
@@ -49,14 +49,18 @@ impl Lease {
 }
 
 /// What goes into an archive.
-struct Plan<'a> {
+pub(super) struct Plan<'a> {
     store: &'a Store,
-    blobs: BTreeMap<Digest, u64>,
+    pub(super) blobs: BTreeMap<Digest, u64>,
 }
 
 impl Plan<'_> {
+    pub(super) fn new(store: &Store) -> Plan<'_> {
+        Plan { store, blobs: BTreeMap::new() }
+    }
+
     /// Adds an image, and returns the descriptor of what is there as a whole.
-    fn whole(&mut self, descriptor: &Descriptor) -> Result<Descriptor> {
+    pub(super) fn whole(&mut self, descriptor: &Descriptor) -> Result<Descriptor> {
         let mut blobs = BTreeMap::new();
         match self.add(descriptor, &mut blobs) {
             Ok(()) => {
@@ -160,7 +164,7 @@ fn add_docker(list: &mut Vec<DockerImage>, image: DockerImage, named: &ImageEntr
 }
 
 /// Returns the descriptor for `index.json`, with the name that loading gives back.
-fn named(descriptor: &Descriptor, image: &ImageEntry) -> Descriptor {
+pub(super) fn named(descriptor: &Descriptor, image: &ImageEntry) -> Descriptor {
     let mut descriptor = descriptor.clone();
     if let Some(reference) = &image.reference {
         let annotations = &mut descriptor.annotations;
@@ -172,7 +176,7 @@ fn named(descriptor: &Descriptor, image: &ImageEntry) -> Descriptor {
     descriptor
 }
 
-fn blob_path(digest: &Digest) -> String {
+pub(super) fn blob_path(digest: &Digest) -> String {
     format!("blobs/{}/{}", digest.algorithm(), digest.hex())
 }
 

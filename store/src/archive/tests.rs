@@ -349,3 +349,197 @@ fn compressed_layers_in_a_docker_archive_keep_their_bytes() {
     let Manifest { layers, .. } = target.image(&manifest, &Platform::host()).unwrap().manifest;
     assert_eq!(layers, [Descriptor::new(MediaType::OCI_LAYER_GZIP, packed.digest, packed.size)]);
 }
+
+mod layouts {
+    use super::*;
+    use crate::archive::Layout;
+    use std::os::unix::fs::symlink;
+    use std::path::Path;
+
+    /// Saves images into a new layout.
+    fn layout(images: &[(Option<&str>, &[&[u8]])]) -> (tempfile::TempDir, Vec<Descriptor>) {
+        let (_dir, store) = store();
+        let lease = store.lease().unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let mut made = Vec::new();
+        for (text, layers) in images {
+            let image = image(&lease, layers).unwrap();
+            let layout = Layout::create(directory.path()).unwrap();
+            layout.save(&lease, &[entry(*text, &image)]).unwrap();
+            made.push(image);
+        }
+        (directory, made)
+    }
+
+    /// Loads the only image of a layout into a store of its own.
+    fn loaded(path: &Path) -> Result<(tempfile::TempDir, Store, Descriptor)> {
+        let layout = Layout::open(path)?;
+        let image = layout.find(None)?.descriptor;
+        let (dir, store) = store();
+        let lease = store.lease().unwrap();
+        layout.load(&lease, &image)?;
+        Ok((dir, store, image))
+    }
+
+    fn refused(path: &Path) -> String {
+        let Err(error) = loaded(path) else { panic!("it was taken") };
+        error.to_string()
+    }
+
+    fn blob_file(directory: &Path, digest: &Digest) -> std::path::PathBuf {
+        directory.join("blobs/sha256").join(digest.hex())
+    }
+
+    #[test]
+    fn what_is_saved_is_found_and_loaded() {
+        let (directory, made) =
+            layout(&[(Some("app:1"), &[b"one"]), (Some("app:2"), &[b"two"]), (None, &[b"x"])]);
+        let layout = Layout::open(directory.path()).unwrap();
+        assert_eq!(layout.images().unwrap().len(), 3);
+        for (name, expected) in [
+            ("1", 0),
+            ("docker.io/library/app:1", 0),
+            ("app:2", 1),
+            (made[2].digest.to_string().as_str(), 2),
+        ] {
+            let found = layout.find(Some(name)).unwrap();
+            assert_eq!(found.descriptor, made[expected], "{name}");
+        }
+        let error = layout.find(None).unwrap_err().to_string();
+        assert!(error.contains("it has several images, say which: 1, 2, sha256:"), "{error}");
+        let error = layout.find(Some("3")).unwrap_err().to_string();
+        assert!(error.contains("it has no image 3, only 1, 2, sha256:"), "{error}");
+        let (_dir, store) = store();
+        let lease = store.lease().unwrap();
+        layout.load(&lease, &made[1]).unwrap();
+        let image = store.image(&made[1], &Platform::host()).unwrap();
+        assert_eq!(image.diff_ids(), [DiffId(Digest::sha256(b"two"))]);
+        assert!(!store.blobs().contains(&Digest::sha256(b"one")).unwrap(), "only what was asked");
+        assert!(store.images().list().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_tag_moves_and_the_files_are_as_others_expect_them() {
+        let (directory, made) = layout(&[(Some("app:1"), &[b"old"]), (Some("app:1"), &[b"new"])]);
+        let layout = Layout::open(directory.path()).unwrap();
+        assert_eq!(layout.images().unwrap().len(), 1);
+        assert_eq!(layout.find(Some("1")).unwrap().descriptor, made[1]);
+        let text = fs::read_to_string(directory.path().join("oci-layout")).unwrap();
+        assert_eq!(text, r#"{"imageLayoutVersion":"1.0.0"}"#);
+        let left = |path: &Path| fs::read_dir(path).unwrap().count();
+        assert_eq!(left(directory.path()), 3);
+        assert_eq!(left(&directory.path().join("blobs/sha256")), 6);
+    }
+
+    #[test]
+    fn a_directory_with_something_else_is_no_layout() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("precious"), "x").unwrap();
+        for result in [Layout::create(directory.path()), Layout::open(directory.path())] {
+            let error = result.unwrap_err().to_string();
+            assert!(error.contains("it has no oci-layout"), "{error}");
+        }
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+        fs::write(directory.path().join("oci-layout"), r#"{"imageLayoutVersion":"2"}"#).unwrap();
+        let error = Layout::open(directory.path()).unwrap_err().to_string();
+        assert!(error.contains("has no version that is known"), "{error}");
+    }
+
+    #[test]
+    fn hostile_layouts_give_nothing_away() {
+        let secret = tempfile::NamedTempFile::new().unwrap();
+        fs::write(&secret, "secret").unwrap();
+        type Harm = fn(&Path, &Digest, &Path);
+        let harms: [(Harm, &str); 7] = [
+            (
+                |at, layer, _| fs::write(blob_file(at, layer), "evil!").unwrap(),
+                "content is sha256:",
+            ),
+            (|at, layer, _| fs::write(blob_file(at, layer), "longer").unwrap(), "content"),
+            (|at, layer, _| fs::remove_file(blob_file(at, layer)).unwrap(), "is missing from it"),
+            (
+                |at, layer, secret| {
+                    fs::remove_file(blob_file(at, layer)).unwrap();
+                    symlink(secret, blob_file(at, layer)).unwrap();
+                },
+                "leads out of it",
+            ),
+            (
+                |at, layer, _| {
+                    fs::remove_file(blob_file(at, layer)).unwrap();
+                    let mode = rustix::fs::Mode::RUSR;
+                    let kind = rustix::fs::FileType::Fifo;
+                    rustix::fs::mknodat(rustix::fs::CWD, blob_file(at, layer), kind, mode, 0)
+                        .unwrap();
+                },
+                "is not a file",
+            ),
+            (|at, _, _| fs::write(at.join("index.json"), "[").unwrap(), "is not an index"),
+            (|at, _, _| fs::write(at.join("index.json"), vec![b' '; 9 << 20]).unwrap(), "bytes"),
+        ];
+        for (harm, expected) in harms {
+            let (directory, _) = layout(&[(Some("app:1"), &[b"layer"])]);
+            loaded(directory.path()).unwrap();
+            harm(directory.path(), &Digest::sha256(b"layer"), secret.path());
+            let error = refused(directory.path());
+            assert!(error.contains(expected), "{expected}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_index_may_lack_some_of_its_images() {
+        let (_dir, store) = store();
+        let lease = store.lease().unwrap();
+        let mut entries = Vec::new();
+        for name in ["linux/amd64", "linux/arm64"] {
+            let platform: Platform = name.parse().unwrap();
+            let mut entry = image_for(&lease, platform.clone(), &[name.as_bytes()]).unwrap();
+            entry.platform = Some(platform);
+            entries.push(entry);
+        }
+        let index = lease.put(&Index::new(entries.clone()).to_bytes()).unwrap();
+        let index = Descriptor::new(MediaType::OCI_INDEX, index.digest, index.size);
+        let directory = tempfile::tempdir().unwrap();
+        let layout = Layout::create(directory.path()).unwrap();
+        layout.save(&lease, &[entry(Some("app:1"), &index)]).unwrap();
+        fs::remove_file(blob_file(directory.path(), &entries[1].digest)).unwrap();
+        let (_to, store, image) = loaded(directory.path()).unwrap();
+        assert_eq!(image, index);
+        assert!(store.image(&image, &"linux/amd64".parse().unwrap()).is_ok());
+        fs::remove_file(blob_file(directory.path(), &entries[0].digest)).unwrap();
+        assert!(refused(directory.path()).contains("is missing from it"));
+    }
+}
+
+#[test]
+fn a_root_file_system_becomes_a_layer() {
+    let tar = files(&[("etc/os-release", b"NAME=test\n")]);
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(&tar).unwrap();
+    let zstd = zstd::encode_all(&tar[..], 1).unwrap();
+    for input in [tar.clone(), gzip.finish().unwrap(), zstd] {
+        let (_dir, store) = store();
+        let lease = store.lease().unwrap();
+        let (layer, diff_id) = lease.import(&input[..]).unwrap();
+        assert_eq!(diff_id, DiffId(Digest::sha256(&tar)));
+        assert_eq!(layer.media_type, MediaType::OCI_LAYER_TAR);
+        assert!(lease.is_unpacked(diff_id).unwrap());
+        let snapshot = lease.snapshot(&[diff_id]).unwrap();
+        assert_eq!(
+            snapshot.read_file(std::path::Path::new("etc/os-release"), 99).unwrap(),
+            Some(b"NAME=test\n".to_vec())
+        );
+    }
+    let escape = Kind::Symlink { target: b"/".to_vec() };
+    let hostile = self::tar(&[("a", escape, b""), ("a/../../x", Kind::File { size: 1 }, b"x")]);
+    for (input, expected) in [
+        (&b"not a tar at all, but long enough to look like something"[..], "Truncated"),
+        (&tar[..600], "Truncated"),
+        (&hostile[..], "a/../../x"),
+        (&b"BZh91AY"[..], "bzip2"),
+    ] {
+        let (_dir, store) = store();
+        let error = format!("{:?}", store.lease().unwrap().import(input).unwrap_err());
+        assert!(error.contains(expected), "{expected}: {error}");
+    }
+}

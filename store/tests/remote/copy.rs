@@ -160,8 +160,8 @@ fn referrers_travel_with_a_copy_and_reach_either_kind_of_registry() {
         let of_image = sign(&from, &entries[0], b"of one platform");
         if !from_lists {
             list_by_tag(&from, &index, &signatures);
-            list_by_tag(&from, &signatures[0], &[nested.clone()]);
-            list_by_tag(&from, &entries[0], &[of_image.clone()]);
+            list_by_tag(&from, &signatures[0], std::slice::from_ref(&nested));
+            list_by_tag(&from, &entries[0], std::slice::from_ref(&of_image));
         }
         let lease = local.store.lease().unwrap();
         let options = CopyOptions { platform: None, referrers: true };
