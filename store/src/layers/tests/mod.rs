@@ -8,5 +8,6 @@ mod laws;
 mod model;
 mod mounted;
 mod places;
+mod plain;
 mod stacks;
 mod upper;
