@@ -74,6 +74,11 @@ pub(crate) fn sys_admin() -> u64 {
     bit("SYS_ADMIN").expect("is in the table")
 }
 
+/// Returns what a process could leave a `chroot(2)` with.
+pub(crate) fn leaves_chroot() -> u64 {
+    ["SYS_CHROOT", "MKNOD"].iter().filter_map(|name| bit(name)).fold(0, |set, bit| set | bit)
+}
+
 /// Returns whether device nodes can be made with these capabilities.
 pub(crate) fn contains_mknod(set: u64) -> bool {
     set & bit("MKNOD").expect("is in the table") != 0

@@ -63,6 +63,16 @@ pub enum Root {
         /// Whether it cannot be written.
         readonly: bool,
     },
+    /// One plain directory, entered with `chroot(2)`, without any namespace:
+    /// for where none are to be had, such as a container of docker.
+    ///
+    /// Nothing is mounted, so `mounts` must be empty and `network` that of the
+    /// host. The process sees the caller's other processes, and may not change
+    /// its root again or make device nodes.
+    Chroot {
+        /// The directory.
+        path: PathBuf,
+    },
 }
 
 /// Something mounted inside the root.

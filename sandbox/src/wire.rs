@@ -219,6 +219,7 @@ mod specs {
     wire_enum!(Root {
         0 => Overlay { lowers, upper, work, readonly, volatile },
         1 => Directory { path, readonly },
+        2 => Chroot { path },
     });
     wire_struct!(Mount { target, kind });
     wire_enum!(MountKind {

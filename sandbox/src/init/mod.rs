@@ -4,6 +4,7 @@
 //! ```text
 //! not dumpable → plan → cgroups → new sandbox:  root, mounts, masks, pivot_root
 //!                               → running one:  setns(pidfd)
+//!                               → no namespaces: fork, chroot
 //!              → terminal → user → limits → capabilities → filter → execve
 //! ```
 //!
@@ -11,6 +12,7 @@
 //! executed or trusted: what is read from the image is parsed by us (there is
 //! no NSS), what is opened is opened beneath the root.
 
+mod chroot;
 mod credentials;
 mod dev;
 mod enter;
@@ -90,6 +92,7 @@ impl Helper {
         enter::attach(&plan.attach)?;
         let root = match &plan.enter {
             Enter::New { .. } => self.build(&plan)?,
+            Enter::Chroot { root } => return self.enter_chroot(&plan, root),
             Enter::Join { pid } => {
                 let target =
                     target.ok_or_else(|| Error::invalid("no process to join was given"))?;

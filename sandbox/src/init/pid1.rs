@@ -36,7 +36,7 @@ fn is_for_us(signal: i32) -> bool {
 }
 
 /// Reaps whoever has ended; returns how to end when the command is among them.
-fn reap(command: Pid) -> Option<ExitCode> {
+pub(super) fn reap(command: Pid) -> Option<ExitCode> {
     let mut end = None;
     while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
         if pid == command {

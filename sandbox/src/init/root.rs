@@ -36,6 +36,7 @@ pub(super) struct Mounted {
 pub(super) fn mount(root: &Root, nodev: bool) -> Result<Mounted> {
     let (fd, readonly) = match root {
         Root::Directory { path, readonly } => (bind(path)?, *readonly),
+        Root::Chroot { .. } => return Err(Error::invalid("a chroot is not mounted")),
         Root::Overlay { lowers, upper: None, .. } if lowers.len() == 1 => {
             // Overlayfs wants two layers when nothing is writable.
             (bind(&lowers[0])?, true)

@@ -29,7 +29,7 @@ impl Helper {
     /// Becomes the command. Returns only as process 1 that stays (`init`).
     pub(super) fn run(&mut self, plan: &Plan, root: &OwnedFd) -> Result<ExitCode> {
         let identity = credentials::identify(root, plan)?;
-        let is_first = matches!(plan.enter, Enter::New { .. });
+        let is_first = !matches!(plan.enter, Enter::Join { .. });
         if plan.process.terminal && !is_first {
             self.open_joined_terminal(root, plan)?;
         }
@@ -133,7 +133,7 @@ fn is_own_terminal(stream: BorrowedFd<'_>) -> bool {
     rustix::termios::tcgetsid(stream).is_ok_and(|session| session == rustix::process::getpid())
 }
 
-fn is_hung_up(channel: BorrowedFd<'_>) -> bool {
+pub(super) fn is_hung_up(channel: BorrowedFd<'_>) -> bool {
     let mut fds = [PollFd::new(&channel, PollFlags::IN)];
     let nothing = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
     poll(&mut fds, Some(&nothing)).is_ok()

@@ -59,7 +59,7 @@ fn explain(host: &Host, error: &io::Error) -> Error {
     if host.filtered {
         return refused(
             format!("a system call filter denies them, as in a container of docker ({error})"),
-            "start the outer container with --security-opt seccomp=unconfined",
+            "start the outer container with --security-opt seccomp=unconfined, or build with --isolation=chroot",
         );
     }
     refused(error.to_string(), "run the program as root")

@@ -18,8 +18,8 @@
 //!
 //! Root of a container is an ordinary user as far as mounts go. Where the
 //! container lets it have namespaces, it enters one in which every id is what
-//! it was; where not, it goes on as it is, and only what needs namespaces fails
-//! ([`require_namespaces`]).
+//! it was; where not, it goes on as it is, and only what needs namespaces
+//! fails.
 
 mod explain;
 mod holders;
@@ -90,8 +90,19 @@ pub fn enter_if_needed() -> Result<()> {
     Ok(())
 }
 
+/// Does the same for a program that mounts nothing and starts processes in a
+/// [`crate::Root::Chroot`] only: root stays what it is, wherever it is, since
+/// outside of a user namespace it can make device nodes.
+///
+/// # Errors
+///
+/// As [`enter_if_needed`].
+pub fn enter_for_chroot() -> Result<()> {
+    if rustix::process::geteuid().is_root() { Ok(()) } else { enter_if_needed() }
+}
+
 /// Returns whether the process has the capability that mounts take.
-fn may_mount() -> bool {
+pub(crate) fn may_mount() -> bool {
     rustix::thread::capabilities(None)
         .is_ok_and(|sets| sets.effective.bits() & caps::sys_admin() != 0)
 }
@@ -140,7 +151,7 @@ pub fn is_rootless() -> bool {
 /// # Errors
 ///
 /// [`Error::Rootless`] for root of a container without namespaces.
-pub fn require_namespaces() -> Result<()> {
+pub(crate) fn require_namespaces() -> Result<()> {
     match privileges() {
         Privileges::Denied { reason, hint } => Err(refused(reason, hint)),
         Privileges::Root | Privileges::Contained | Privileges::Mapped | Privileges::SingleId(_) => {

@@ -73,6 +73,8 @@ pub struct Sandboxed {
     pub(super) stubs: Vec<Stub>,
     /// Whether it goes on when this value is dropped.
     pub(super) left: bool,
+    /// The signal that ends it and everything in it.
+    pub(super) ends_by: i32,
 }
 
 impl Sandboxed {
@@ -180,7 +182,7 @@ impl Sandboxed {
     /// Returns a handle that kills the process from anywhere.
     #[must_use]
     pub fn killer(&self) -> Killer {
-        Killer(Arc::clone(&self.pidfd))
+        Killer { pidfd: Arc::clone(&self.pidfd), signal: self.ends_by }
     }
 
     /// Returns the most memory its control group has used, in bytes, when it
@@ -225,13 +227,16 @@ impl Drop for Sandboxed {
 
 /// Kills one sandbox, from any thread, without keeping it alive.
 #[derive(Clone, Debug)]
-pub struct Killer(Arc<OwnedFd>);
+pub struct Killer {
+    pidfd: Arc<OwnedFd>,
+    signal: i32,
+}
 
 impl Killer {
     /// Kills the process. A process that has already ended is fine.
     pub fn kill(&self) {
         // ESRCH is what we want; there is no other reason for our own child.
-        send_signal(self.0.as_fd(), libc::SIGKILL).ok();
+        send_signal(self.pidfd.as_fd(), self.signal).ok();
     }
 }
 

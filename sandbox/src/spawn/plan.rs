@@ -47,6 +47,11 @@ pub(crate) enum Enter {
         /// Whether nothing is hidden or protected.
         privileged: bool,
     },
+    /// None: a plain directory that becomes its root.
+    Chroot {
+        /// The directory.
+        root: PathBuf,
+    },
     /// One that runs; the pidfd of its first process is sent before the plan.
     Join {
         /// The process id of its first process.
@@ -74,5 +79,6 @@ wire_struct!(Plan {
 wire_enum!(Enter {
     0 => New { root, mounts, network, hostname, cgroups, devices_guarded, privileged },
     1 => Join { pid },
+    2 => Chroot { root },
 });
 wire_struct!(CgroupMount { controllers });

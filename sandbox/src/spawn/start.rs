@@ -1,6 +1,7 @@
 //! Starting a process: clone, plan, answer.
 
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use rustix::fs::{Mode, OFlags};
@@ -11,7 +12,7 @@ use crate::caps;
 use crate::cgroup::{self, Cgroup};
 use crate::error::{Context as _, Error, Result};
 use crate::seccomp;
-use crate::spec::{Network, Process, Spec};
+use crate::spec::{Network, Process, Root, Spec};
 use crate::stubs::Stub;
 use crate::sys;
 
@@ -58,7 +59,18 @@ impl Stdio {
 /// See [`Error`]; [`Error::exit_code`] tells 125, 126 and 127 apart. Nothing
 /// is left behind.
 pub fn spawn(spec: &Spec, stdio: Stdio) -> Result<Sandboxed> {
-    let (capabilities, filter) = security(&spec.process)?;
+    if !matches!(spec.root, Root::Chroot { .. }) {
+        crate::rootless::require_namespaces()?;
+    }
+    let (mut capabilities, mut filter) = security(&spec.process)?;
+    if let Root::Chroot { .. } = spec.root {
+        // Either is the way out of a chroot, and nothing else stands there.
+        capabilities &= !caps::leaves_chroot();
+        if !spec.process.security.no_new_privileges && !crate::rootless::may_mount() {
+            // It takes the same capability; the outer container's filter is in force.
+            filter = seccomp::Filter::default();
+        }
+    }
     let mut warnings = Vec::new();
     let cgroup = match &spec.cgroup {
         Some(cgroup) => {
@@ -67,9 +79,10 @@ pub fn spawn(spec: &Spec, stdio: Stdio) -> Result<Sandboxed> {
         }
         None => None,
     };
-    let plan = Plan {
-        enter: Enter::New {
-            root: spec.root.clone(),
+    let enter = match &spec.root {
+        Root::Chroot { path } => chroot(spec, path)?,
+        root @ (Root::Overlay { .. } | Root::Directory { .. }) => Enter::New {
+            root: root.clone(),
             mounts: spec.mounts.clone(),
             network: spec.network,
             hostname: spec.hostname.clone(),
@@ -77,6 +90,10 @@ pub fn spawn(spec: &Spec, stdio: Stdio) -> Result<Sandboxed> {
             devices_guarded: cgroup.as_ref().is_some_and(Cgroup::guards_devices),
             privileged: spec.privileged,
         },
+    };
+    let namespaces = namespaces(spec);
+    let plan = Plan {
+        enter,
         process: without_security(&spec.process),
         die_with_parent: spec.die_with_parent,
         attach: cgroup.as_ref().map(Cgroup::attach_files).unwrap_or_default(),
@@ -85,11 +102,6 @@ pub fn spawn(spec: &Spec, stdio: Stdio) -> Result<Sandboxed> {
         filter_log: filter.log,
         filter_speculation: filter.speculation,
     };
-    let mut namespaces =
-        libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC;
-    if spec.network == Network::None {
-        namespaces |= libc::CLONE_NEWNET;
-    }
     let unified = cgroup.as_ref().and_then(Cgroup::unified);
     let started = start(&plan, namespaces, unified, None, &stdio);
     // The cgroup is removed on failure, too; what remains is left to `sweep`.
@@ -100,7 +112,35 @@ pub fn spawn(spec: &Spec, stdio: Stdio) -> Result<Sandboxed> {
     })?;
     // The sandbox has its copies now: pipes end when it lets go of them.
     drop(stdio);
-    Ok(started.into_sandboxed(cgroup, warnings))
+    let mut sandboxed = started.into_sandboxed(cgroup, warnings);
+    if let Root::Chroot { .. } = spec.root {
+        // The helper kills the others before it ends.
+        sandboxed.ends_by = libc::SIGTERM;
+    }
+    Ok(sandboxed)
+}
+
+fn namespaces(spec: &Spec) -> i32 {
+    if let Root::Chroot { .. } = spec.root {
+        return 0;
+    }
+    let own = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC;
+    match spec.network {
+        Network::Host => own,
+        Network::None => own | libc::CLONE_NEWNET,
+    }
+}
+
+/// Returns how a plain directory is entered, of which not everything can be
+/// asked.
+fn chroot(spec: &Spec, root: &Path) -> Result<Enter> {
+    if !spec.mounts.is_empty() {
+        return Err(Error::invalid("nothing can be mounted in a chroot"));
+    }
+    match spec.network {
+        Network::None => Err(Error::invalid("a chroot has the network of the host")),
+        Network::Host => Ok(Enter::Chroot { root: root.to_owned() }),
+    }
 }
 
 /// Adds a process to a sandbox that runs: to all its namespaces and its
@@ -185,6 +225,7 @@ impl Started {
             warnings,
             stubs: self.stubs,
             left: false,
+            ends_by: libc::SIGKILL,
         }
     }
 }

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod cgroups;
+mod chroot;
 mod exec;
 mod rootless;
 mod shim;

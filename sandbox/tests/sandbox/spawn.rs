@@ -321,7 +321,7 @@ fn privileged_roots_of_every_kind() {
         Root::Overlay { upper, work, readonly, volatile, .. } => {
             Root::Overlay { lowers, upper, work, readonly, volatile }
         }
-        Root::Directory { .. } => unreachable!(),
+        Root::Directory { .. } | Root::Chroot { .. } => unreachable!(),
     };
     assert_eq!(run(&spec).unwrap().1, "20\n");
 }
