@@ -33,6 +33,8 @@ pub enum Code {
     LineTooLong,
     /// A parser directive is repeated or has a bad value.
     BadDirective,
+    /// The file asks for a frontend that is none of docker/dockerfile.
+    ForeignSyntax,
     /// The first word of a line is not an instruction.
     UnknownInstruction,
     /// An instruction stands where it must not.
@@ -81,6 +83,7 @@ impl Code {
             Self::NothingToBuild => "nothing-to-build",
             Self::LineTooLong => "line-too-long",
             Self::BadDirective => "bad-directive",
+            Self::ForeignSyntax => "foreign-syntax",
             Self::UnknownInstruction => "unknown-instruction",
             Self::MisplacedInstruction => "misplaced-instruction",
             Self::BadArguments => "bad-arguments",

@@ -59,17 +59,14 @@ impl<'a> PortWord<'a> {
 }
 
 /// Returns the exposed ports of expanded EXPOSE words, `8080/tcp`, in their
-/// order. The words are sorted first, as BuildKit sorts those of the file;
-/// ranges are written out; addresses and host ports are checked and dropped.
+/// order: ranges are written out; addresses and host ports are checked and dropped.
 ///
 /// # Errors
 ///
 /// Fails on the first word that is no port.
 pub fn ports(words: &[String]) -> Result<Vec<String>, PortError> {
-    let mut sorted: Vec<&str> = words.iter().map(String::as_str).collect();
-    sorted.sort_unstable();
     let mut ports = Vec::new();
-    for word in sorted {
+    for word in words {
         let (first, last, protocol) = parse(word)?;
         ports.extend((first..=last).map(|port| format!("{port}/{protocol}")));
     }
@@ -132,8 +129,8 @@ mod tests {
     fn words_become_ports() {
         for (words, expected) in [
             ("80", "80/tcp"),
-            ("8080/tcp 53/UDP 1/sctp", "1/sctp 53/udp 8080/tcp"),
-            ("80 443", "443/tcp 80/tcp"),
+            ("8080/tcp 53/UDP 1/sctp", "8080/tcp 53/udp 1/sctp"),
+            ("80 443", "80/tcp 443/tcp"),
             ("8000-8002/udp", "8000/udp 8001/udp 8002/udp"),
             ("80-80", "80/tcp"),
             ("0", "0/tcp"),

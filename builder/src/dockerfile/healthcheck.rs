@@ -1,5 +1,6 @@
 //! HEALTHCHECK: its typed value, and how a line becomes it.
 
+use std::fmt;
 use std::time::Duration;
 
 use super::ast::Form;
@@ -8,7 +9,7 @@ use super::flags::{Flags, Takes};
 use super::instruction::{Context, at_least_one, ignored_flags, line_range};
 use super::node::RawNode;
 use super::quote::quote;
-use super::units::parse_duration;
+use super::units::{format_duration, parse_duration};
 
 /// The meaning of a HEALTHCHECK line; zero means "inherit" in the image config, as
 /// in Docker's.
@@ -26,6 +27,22 @@ pub struct Healthcheck {
     pub start_interval: Duration,
     /// Failures in a row that make a container unhealthy.
     pub retries: u32,
+}
+
+impl fmt::Display for Healthcheck {
+    /// Writes the check as Go prints the struct, which is what BuildKit puts into the history.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { test, interval, timeout, start_period, start_interval, retries } = self;
+        write!(
+            f,
+            "{{Test:[{}] Interval:{} Timeout:{} StartPeriod:{} StartInterval:{} Retries:{retries}}}",
+            test.join(" "),
+            format_duration(*interval),
+            format_duration(*timeout),
+            format_duration(*start_period),
+            format_duration(*start_interval),
+        )
+    }
 }
 
 /// Returns the meaning of a HEALTHCHECK line.

@@ -18,6 +18,7 @@ pub mod directive;
 pub mod expand;
 pub mod expose;
 mod flags;
+mod frontend;
 pub mod healthcheck;
 mod heredoc;
 mod instruction;
@@ -42,6 +43,7 @@ pub use ast::{
 };
 pub use diagnostic::{Code, Diagnostic, Severity, Span, has_errors};
 pub use expand::{ExpandError, ExpandReason, Expander, Expansion};
+pub use frontend::check_frontend;
 pub use healthcheck::Healthcheck;
 pub use instruction::is_stage_name;
 pub use mount::{FileOwner, Mount, MountError, MountKind, MountText, Sharing};

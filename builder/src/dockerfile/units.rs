@@ -1,5 +1,7 @@
 //! Durations and byte sizes as flags write them.
 
+use std::time::Duration;
+
 /// A duration that is none.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DurationError {
@@ -72,6 +74,41 @@ pub fn parse_duration(text: &str) -> Result<i64, DurationError> {
     Ok(if is_negative { -total } else { total })
 }
 
+/// Returns a duration as Go prints it: `1h0m0s`, `1m30s`, `1.5s`, `20ms`, `0s`.
+#[must_use]
+pub fn format_duration(duration: Duration) -> String {
+    let nanos = duration.as_nanos();
+    let in_units = |unit: u128, name: &str| {
+        let digits = unit.ilog10() as usize;
+        let fraction = format!("{:0digits$}", nanos % unit);
+        let fraction = fraction.trim_end_matches('0');
+        let point = if fraction.is_empty() { "" } else { "." };
+        format!("{}{point}{fraction}{name}", nanos / unit)
+    };
+    match nanos {
+        0 => "0s".to_owned(),
+        1..1_000 => in_units(1, "ns"),
+        1_000..1_000_000 => in_units(1_000, "µs"),
+        1_000_000..1_000_000_000 => in_units(1_000_000, "ms"),
+        _ => {
+            let minutes = duration.as_secs() / 60;
+            let seconds = duration - Duration::from_secs(minutes * 60);
+            let mut text = String::new();
+            if minutes >= 60 {
+                text.push_str(&format!("{}h", minutes / 60));
+            }
+            if minutes > 0 {
+                text.push_str(&format!("{}m", minutes % 60));
+            }
+            let nanos = format!("{:09}", seconds.subsec_nanos());
+            let fraction = nanos.trim_end_matches('0');
+            let point = if fraction.is_empty() { "" } else { "." };
+            text.push_str(&format!("{}{point}{fraction}s", seconds.as_secs()));
+            text
+        }
+    }
+}
+
 fn digits(text: &str) -> (&str, &str) {
     text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()))
 }
@@ -127,7 +164,30 @@ pub fn parse_bytes(text: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::{parse_bytes, parse_duration};
+    use std::time::Duration;
+
+    use super::{format_duration, parse_bytes, parse_duration};
+
+    #[test]
+    fn durations_are_printed_as_go_prints_them() {
+        for (nanos, expected) in [
+            (0, "0s"),
+            (7, "7ns"),
+            (1_500, "1.5µs"),
+            (20_000_000, "20ms"),
+            (999_999_999, "999.999999ms"),
+            (1_000_000_000, "1s"),
+            (1_500_000_000, "1.5s"),
+            (59_000_000_001, "59.000000001s"),
+            (60_000_000_000, "1m0s"),
+            (90_000_000_000, "1m30s"),
+            (3_600_000_000_000, "1h0m0s"),
+            (360_061_250_000_000, "100h1m1.25s"),
+        ] {
+            assert_eq!(format_duration(Duration::from_nanos(nanos)), expected);
+            assert_eq!(parse_duration(expected), Ok(i64::try_from(nanos).unwrap()));
+        }
+    }
 
     #[test]
     fn durations() {

@@ -186,7 +186,7 @@ fn metadata_becomes_the_config() {
             "VOLUME [/a /b]",
             "STOPSIGNAL SIGQUIT",
             "SHELL [/bin/ash -c]",
-            "HEALTHCHECK [\"CMD-SHELL\" \"x\"]",
+            "HEALTHCHECK {Test:[CMD-SHELL x] Interval:5s Timeout:0s StartPeriod:0s StartInterval:0s Retries:0}",
             "MAINTAINER me",
             "RUN /bin/ash -c made # buildkit",
         ]

@@ -61,7 +61,10 @@ impl Applying<'_, '_> {
     }
 
     pub(super) fn expose(&mut self, words: &[String]) -> Applied {
-        let words = self.expand_all(words)?;
+        // As in BuildKit: sorted as written, expanded in that order.
+        let mut sorted = words.to_vec();
+        sorted.sort_unstable();
+        let words = self.expand_all(&sorted)?;
         let ports = expose::ports(&words)
             .map_err(|reason| self.problem(Code::BadArguments, reason.to_string()))?;
         self.stage.metadata(format!("EXPOSE [{}]", ports.join(" ")));

@@ -9,7 +9,7 @@ use super::graph::{Action, Step};
 use super::problem::error;
 use super::stage::Progress;
 use crate::dockerfile::expand::{ExpandError, Expander};
-use crate::dockerfile::{Code, Diagnostic, Instruction, Kind, quote::quote_list};
+use crate::dockerfile::{Code, Diagnostic, Instruction, Kind};
 
 /// One instruction on its way into the stage.
 struct Applying<'a, 'b> {
@@ -57,7 +57,7 @@ pub(super) fn apply(
         Kind::StopSignal(signal) => applying.stop_signal(signal),
         Kind::Healthcheck(check) => {
             applying.stage.image.config.healthcheck = config::healthcheck(check);
-            applying.stage.metadata(format!("HEALTHCHECK {}", quote_list(&check.test)));
+            applying.stage.metadata(format!("HEALTHCHECK {check}"));
             Ok(())
         }
         Kind::Maintainer(author) => {
