@@ -6,6 +6,11 @@ use super::environment::colour_wanted;
 use super::progress::write_stderr;
 use crate::error::Error;
 
+/// A failure that needs no words: what was printed says it.
+#[derive(Debug, thiserror::Error)]
+#[error("there were warnings")]
+pub(super) struct Silent;
+
 /// Prints an error with its causes and, where there is one, a hint.
 pub(super) fn print(error: &anyhow::Error) {
     let mut text = message(error);

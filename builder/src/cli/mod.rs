@@ -13,6 +13,7 @@
 
 mod archive;
 mod build;
+mod check;
 mod debug;
 mod environment;
 mod failure;
@@ -59,6 +60,8 @@ struct Cli {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     Build(Box<build::BuildArgs>),
+    #[command(mut_arg("context", |context| context.required(false).default_value(".")))]
+    Check(Box<check::CheckArgs>),
     Push(transfer::PushArgs),
     Pull(transfer::PullArgs),
     Images(images::ImagesArgs),
@@ -101,7 +104,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
         }
     };
-    if !matches!(cli.command, Command::Debug(_))
+    if !matches!(cli.command, Command::Debug(_) | Command::Check(_))
         && let Err(error) = sandbox::rootless::enter_if_needed()
     {
         failure::print(&error.into());
@@ -111,6 +114,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let context = Context { root };
     let result = match cli.command {
         Command::Build(args) => build::run(&args, &context),
+        Command::Check(args) => check::run(&args, &context),
         Command::Push(args) => transfer::push(&args, &context),
         Command::Pull(args) => transfer::pull(&args, &context),
         Command::Images(args) => images::run(&args, &context),
@@ -128,6 +132,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         // `rbuild images | head`: the reader has what it wants.
         Err(error) if failure::is_broken_pipe(&error) => ExitCode::from(128 + 13),
+        Err(error) if error.is::<failure::Silent>() => ExitCode::FAILURE,
         Err(error) => {
             let is_stopped = failure::is_stopped(&error);
             failure::print(&error);

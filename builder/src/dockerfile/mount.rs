@@ -386,7 +386,7 @@ fn parse_sharing(value: &str) -> Result<Sharing, MountError> {
 }
 
 /// Reads a boolean as Go's `strconv.ParseBool` does.
-pub(super) fn parse_bool(text: &str) -> Option<bool> {
+pub(crate) fn parse_bool(text: &str) -> Option<bool> {
     match text {
         "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
         "0" | "f" | "F" | "FALSE" | "false" | "False" => Some(false),
@@ -400,7 +400,7 @@ pub(super) fn parse_bool(text: &str) -> Option<bool> {
 /// # Errors
 ///
 /// Fails on a quote inside an unquoted field, and on text behind a quoted one.
-pub(super) fn csv_fields(line: &str) -> Result<Vec<String>, &'static str> {
+pub(crate) fn csv_fields(line: &str) -> Result<Vec<String>, &'static str> {
     let mut fields = Vec::new();
     let mut rest = line;
     if line.is_empty() {

@@ -11,6 +11,7 @@
 //! ```
 
 mod config;
+pub mod describe;
 mod graph;
 mod instruction;
 mod outline;
@@ -22,7 +23,7 @@ pub use graph::{
     Action, Base, Copy, CopySource, HistoryLine, ImageUse, Options, Origin, Plan, Run, RunMount,
     Stage, Step, Workdir,
 };
-pub use outline::{Planned, plan};
+pub use outline::{Planned, plan, predefined};
 pub use problem::Problems;
 
 #[cfg(test)]

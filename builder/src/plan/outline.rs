@@ -6,7 +6,7 @@ use oci::{ImageConfig, Platform, Reference};
 
 use super::graph::{Base, ImageUse, Options, Origin, Plan, Stage};
 use super::problem::{Problems, error};
-use super::scope::{Globals, is_predefined};
+use super::scope::{Globals, is_predefined, platform_variables};
 use super::stage::{self, Finished};
 use crate::dockerfile::suggest::nearest;
 use crate::dockerfile::{Code, Diagnostic, Dockerfile, Kind, Span};
@@ -48,7 +48,8 @@ pub fn plan(
         waiting: false,
         problems: Vec::new(),
     };
-    let target = outline.target().map_err(|problem| Problems(vec![problem]))?;
+    let target =
+        target_of(file, options.target.as_deref()).map_err(|problem| Problems(vec![problem]))?;
     outline.visit(target);
     let Outline { uses, done, waiting, problems, .. } = outline;
     if !problems.is_empty() {
@@ -66,6 +67,40 @@ pub fn plan(
     Ok(Planned::Ready(Box::new(Plan { stages, target, images: uses, warnings })))
 }
 
+/// Returns the index of the stage that is wanted: by name, by number, or the last one.
+///
+/// # Errors
+/// Returns a diagnostic for one that does not exist.
+pub(super) fn target_of(file: &Dockerfile, wanted: Option<&str>) -> Result<usize, Diagnostic> {
+    let last = file.stages.len().saturating_sub(1);
+    let Some(wanted) = wanted else { return Ok(last) };
+    let lower = wanted.to_lowercase();
+    if let Some(index) = find_stage(file, &lower, file.stages.len()) {
+        return Ok(index);
+    }
+    if let Some(index) = wanted.parse().ok().filter(|index| *index <= last) {
+        return Ok(index);
+    }
+    let message = format!("target stage {wanted:?} could not be found");
+    let mut problem = error(Code::UnknownTarget, Span::default(), message);
+    let names = file.stages.iter().filter_map(|stage| stage.name());
+    problem.suggestion = nearest(&lower, names).map(str::to_owned);
+    Err(problem)
+}
+
+/// Returns the variables that FROM lines see without any ARG.
+#[must_use]
+pub fn predefined(file: &Dockerfile, options: &Options) -> Vec<(String, String)> {
+    let last = file.stages.last().and_then(|stage| stage.name());
+    let target = options.target.as_deref().or(last);
+    let platforms = (&options.build_platform, &options.platform);
+    let variables = platform_variables(platforms, target, &options.build_args);
+    variables
+        .names()
+        .map(|name| (name.to_owned(), variables.get(name).unwrap_or_default().to_owned()))
+        .collect()
+}
+
 /// The search through the stages.
 struct Outline<'a> {
     file: &'a Dockerfile,
@@ -81,23 +116,6 @@ struct Outline<'a> {
 }
 
 impl Outline<'_> {
-    fn target(&self) -> Result<usize, Diagnostic> {
-        let last = self.file.stages.len().saturating_sub(1);
-        let Some(wanted) = &self.options.target else { return Ok(last) };
-        let lower = wanted.to_lowercase();
-        if let Some(index) = find_stage(self.file, &lower, self.file.stages.len()) {
-            return Ok(index);
-        }
-        if let Some(index) = wanted.parse().ok().filter(|index| *index <= last) {
-            return Ok(index);
-        }
-        let message = format!("target stage {wanted:?} could not be found");
-        let mut problem = error(Code::UnknownTarget, Span::default(), message);
-        let names = self.file.stages.iter().filter_map(|stage| stage.name());
-        problem.suggestion = nearest(&lower, names).map(str::to_owned);
-        Err(problem)
-    }
-
     /// Plans a stage after those it needs. They stand before it in the file, so this ends.
     fn visit(&mut self, index: usize) {
         if !self.visited.insert(index) {
@@ -188,12 +206,17 @@ impl Outline<'_> {
             None => self.options.platform.clone(),
             Some(written) => {
                 let platform = expand(written)?;
+                let near = |problem: Diagnostic| Diagnostic {
+                    suggestion: self.globals.nearest_unset(written),
+                    ..problem
+                };
                 if platform.is_empty() {
-                    return Err(bad(format!("empty platform value from expression {written}")));
+                    let message = format!("empty platform value from expression {written}");
+                    return Err(near(bad(message)));
                 }
-                platform
-                    .parse()
-                    .map_err(|reason| bad(format!("invalid platform {platform:?}: {reason}")))?
+                platform.parse().map_err(|reason| {
+                    near(bad(format!("failed to parse platform {written}: {reason}")))
+                })?
             }
         };
         if let Some(parent) = find_stage(self.file, &name.to_lowercase(), index) {
@@ -209,7 +232,7 @@ impl Outline<'_> {
 }
 
 /// Returns the last stage of this name among the first `before` ones.
-fn find_stage(file: &Dockerfile, name: &str, before: usize) -> Option<usize> {
+pub(super) fn find_stage(file: &Dockerfile, name: &str, before: usize) -> Option<usize> {
     file.stages[..before].iter().rposition(|stage| stage.name() == Some(name))
 }
 

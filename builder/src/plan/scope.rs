@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use oci::Platform;
 
 use crate::dockerfile::expand::{ExpandError, Expander};
+use crate::dockerfile::suggest::nearest;
 use crate::dockerfile::{ArgDeclaration, Dockerfile};
 
 /// Build arguments that reach every RUN without ARG, and no key, history or config.
@@ -106,6 +107,14 @@ impl Globals {
         Ok(self.expander.word(text, &lookup)?.text)
     }
 
+    /// Returns the variable that is nearest to one that `text` uses and nothing sets.
+    pub(super) fn nearest_unset(&self, text: &str) -> Option<String> {
+        let lookup = |name: &str| self.variables.get(name).map(str::to_owned);
+        let unset = self.expander.word(text, &lookup).ok()?.unset;
+        let near = |name: &String| nearest(name, self.variables.names()).map(str::to_owned);
+        unset.iter().find_map(near)
+    }
+
     /// Returns the proxies that were given, in both spellings, for the processes of RUN.
     pub(super) fn proxies(&self) -> Vec<String> {
         let mut env = Vec::new();
@@ -133,7 +142,7 @@ pub(super) fn is_predefined(name: &str) -> bool {
         || name == "SOURCE_DATE_EPOCH"
 }
 
-fn platform_variables(
+pub(super) fn platform_variables(
     (build, target_platform): (&Platform, &Platform),
     target: Option<&str>,
     build_args: &BTreeMap<String, String>,

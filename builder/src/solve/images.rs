@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use oci::{Descriptor, DiffId, Digest, Platform, Reference};
+use oci::{Descriptor, DiffId, Digest, ImageConfig, Platform, Reference};
 use store::remote::Resolved;
 use store::{Image, Lease, StepRecord};
 
@@ -351,6 +351,23 @@ impl<'a> Images<'a> {
         }
         Ok(())
     }
+}
+
+/// Returns the config of an image whose config is here, be it for another platform, for those
+/// that only look.
+pub(crate) fn known_config(
+    lease: &Lease,
+    reference: &Reference,
+    platform: &Platform,
+) -> Option<ImageConfig> {
+    let store = lease.store();
+    let named = store.images().get(reference).ok().flatten();
+    let looked_up = || {
+        let record = store.steps().get(lease, &record_key(reference, platform)).ok()??;
+        serde_json::from_str(&record.extra.get("descriptor")?.to_string()).ok()
+    };
+    let config = |descriptor: Descriptor| Some(usable(store, &descriptor, platform).ok()?.config);
+    named.and_then(config).or_else(|| looked_up().and_then(config))
 }
 
 /// Returns the image for a platform, or the one that there is: a name that leads to a single

@@ -29,5 +29,6 @@ mod view;
 
 pub use build::{Built, Request, build};
 pub use cancel::{Cancel, Guard};
+pub(crate) use images::known_config;
 pub use images::{Place, Pull, Sources};
 pub use last::{Builds, Last};

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed setup is a failed test")]
 
 mod cache;
+mod check;
 mod copy;
 mod language;
 mod messages;

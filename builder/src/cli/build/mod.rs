@@ -1,6 +1,7 @@
 //! `rbuild build`, which is also `rbuild` alone.
 
 mod cache;
+mod call;
 mod output;
 mod summary;
 
@@ -17,14 +18,15 @@ use store::Lease;
 
 use super::environment::{self, colour_wanted};
 use super::progress::{Mode, Progress, human_size, write_stderr};
-use super::{failure, signals, transfer};
+use super::{check, failure, signals, transfer};
 use crate::context::{Context as BuildContext, Index};
-use crate::dockerfile::{self, Dockerfile};
+use crate::dockerfile::{self, Code, Dockerfile};
 use crate::error::Error;
 use crate::ignore::Ignore;
 use crate::output::{Executed, Sharing};
 use crate::plan::Options;
 use crate::solve::{self, Builds, Built, Cancel, Pull, Request};
+pub(super) use call::{Call, Method};
 
 /// A Dockerfile larger than this is none.
 const MAX_DOCKERFILE_BYTES: u64 = 16 << 20;
@@ -59,11 +61,22 @@ pub(super) struct BuildArgs {
     cache: cache::CacheArgs,
     #[command(flatten)]
     output: output::OutputArgs,
+    #[command(flatten)]
+    call: call::CallArgs,
     /// Directory with the files to build from
     context: PathBuf,
 }
 
 pub(super) fn run(args: &BuildArgs, context: &super::Context) -> anyhow::Result<()> {
+    run_with(args, args.call.call(), context)
+}
+
+/// Builds, or answers `call` about what would be built.
+pub(super) fn run_with(
+    args: &BuildArgs,
+    call: Option<Call>,
+    context: &super::Context,
+) -> anyhow::Result<()> {
     let cancel = Arc::new(Cancel::new());
     signals::stop_on_signal(&cancel)?;
     let started = Instant::now();
@@ -74,9 +87,28 @@ pub(super) fn run(args: &BuildArgs, context: &super::Context) -> anyhow::Result<
     }
     let (file_path, text) = dockerfile_text(args, &directory)?;
     let shown = shown_name(&file_path);
-    let file = parsed(&shown, &text)?;
     let ignore = ignore_file(&file_path, &directory)?;
     let options = options(args)?;
+    // Of several platforms the first is looked at: the others say the same.
+    let platform = args.output.platforms().swap_remove(0);
+    let subject = check::Subject {
+        path: &args
+            .file
+            .as_deref()
+            .map_or_else(|| shown.clone(), |path| path.display().to_string()),
+        name: &shown,
+        text: &text,
+        ignore: &ignore,
+        options: &Options { platform, ..options.clone() },
+        lease: None,
+    };
+    if let Some(call) = call {
+        // Looking makes no store, and does without one that cannot be used.
+        let store = context.root.is_dir().then(|| context.store().ok()).flatten();
+        let lease = store.and_then(|store| store.lease().ok());
+        return check::answer(call, &check::Subject { lease: lease.as_ref(), ..subject });
+    }
+    let file = parsed(&shown, &text, &options)?;
     let clamp = clamp(&options)?;
 
     let store = context.store()?;
@@ -86,8 +118,10 @@ pub(super) fn run(args: &BuildArgs, context: &super::Context) -> anyhow::Result<
     let builds = Builds::new(store.root().path());
     let index_path = builds.context_index(&directory);
     let index = Index::open(&index_path, nanoseconds(environment::now()));
-    let build_context = BuildContext::open(&directory, ignore, index)?;
+    let build_context = BuildContext::open(&directory, ignore.clone(), index)?;
     let progress = Progress::start(if args.output.quiet { Mode::Quiet } else { args.progress });
+    let subject = check::Subject { lease: Some(&lease), ..subject };
+    subject.check_before(&file, &progress)?;
     let target = options.target.clone().unwrap_or_default();
     let events = |event| progress.event(event);
     let base = transfer::Base { insecure: args.insecure, progress: &progress };
@@ -124,6 +158,8 @@ pub(super) fn run(args: &BuildArgs, context: &super::Context) -> anyhow::Result<
     }
     let finished = result.and_then(|built| args.output.finish(&lease, built));
     progress.finish();
+    // Once more: now the base images are here.
+    check::summarize(&subject.check_build(&file).warnings, &progress);
     let finished = finished.map_err(|error| explained(error, &shown, &text))?;
     args.output.report(&finished, &progress, started)
 }
@@ -177,8 +213,13 @@ fn shown_name(path: &Path) -> String {
 }
 
 /// Parses the Dockerfile and prints all that is wrong or odd about it.
-fn parsed(shown: &str, text: &str) -> anyhow::Result<Dockerfile> {
-    let (file, diagnostics) = dockerfile::parse(text);
+fn parsed(shown: &str, text: &str, options: &Options) -> anyhow::Result<Dockerfile> {
+    let (file, mut diagnostics) = dockerfile::parse(text);
+    if let Err(foreign) = dockerfile::check_frontend(text, &options.build_args) {
+        diagnostics = vec![foreign];
+    }
+    // What the linter reports too is reported there.
+    diagnostics.retain(|diagnostic| diagnostic.code != Code::NoEmptyContinuation);
     let colour = colour_wanted();
     let rendered: String =
         diagnostics.iter().map(|diagnostic| diagnostic.render(shown, text, colour)).collect();

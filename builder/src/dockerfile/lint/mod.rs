@@ -8,15 +8,18 @@
 //! Pure: what base images say about themselves is asked of the caller.
 
 mod options;
+mod print;
 mod rule;
 mod stages;
 mod walk;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use oci::Platform;
+use oci::{ImageConfig, Platform};
 
 pub use options::{Options, OptionsError};
+pub use print::{BuildError, Source, excerpt, to_json, to_text};
+pub(crate) use print::{Location, encode, pretty, printable};
 pub use rule::Rule;
 
 use super::ast::Dockerfile;
@@ -57,6 +60,13 @@ pub struct Input<'a> {
     pub stages: Option<&'a BTreeSet<usize>>,
 }
 
+impl std::fmt::Display for Warning {
+    /// Writes the warning on one line, as BuildKit's summary has it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {} (line {})", self.rule.name(), self.message, self.span.line)
+    }
+}
+
 impl std::fmt::Debug for Input<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Input").field("file", self.file).finish_non_exhaustive()
@@ -74,6 +84,19 @@ pub struct Base {
     pub platform: Option<Platform>,
 }
 
+impl Base {
+    /// Returns what the linter asks of an image's config.
+    #[must_use]
+    pub fn of(config: &ImageConfig) -> Self {
+        let is_known = !config.platform.os.is_empty() && !config.platform.architecture.is_empty();
+        Self {
+            env: config.config.env.clone(),
+            has_shell: config.config.shell.as_ref().is_some_and(|shell| !shell.is_empty()),
+            platform: is_known.then(|| config.platform.clone()),
+        }
+    }
+}
+
 /// Returns the options of a file's `# check=` directive.
 ///
 /// # Errors
@@ -83,6 +106,17 @@ pub fn options(text: &str) -> Result<Options, OptionsError> {
     // As in BuildKit, options have no blanks between them.
     let value = directive::check(text).unwrap_or_default();
     Options::parse(value.split(' ').next().unwrap_or_default())
+}
+
+/// Returns the error that warnings are where `error=true` says so.
+#[must_use]
+pub fn violation(warnings: &[Warning], options: &Options) -> Option<String> {
+    if !options.error || warnings.is_empty() {
+        return None;
+    }
+    let names: BTreeSet<&str> = warnings.iter().map(|warning| warning.rule.name()).collect();
+    let names: Vec<&str> = names.into_iter().collect();
+    Some(format!("lint violation found for rules: {}", names.join(", ")))
 }
 
 /// Returns the rules that a file breaks, in BuildKit's order: first those of
