@@ -149,19 +149,26 @@ pub trait Tree: Sync {
     /// Fails when the file cannot be read.
     fn content_digest(&self, path: &Path, node: &Node) -> Result<[u8; 32]>;
 
+    /// Returns the digest of a regular file's content if it is known without reading.
+    fn known_digest(&self, node: &Node) -> Option<[u8; 32]> {
+        let _ = node;
+        None
+    }
+
     /// Returns everything below a directory, parents before children, names in byte order.
     ///
-    /// The directory itself is not included.
+    /// The paths are relative to the directory, which itself is not included.
     ///
     /// # Errors
     /// Fails when a directory cannot be read.
     fn walk(&self, dir: &Path) -> Result<Vec<(PathBuf, Node)>> {
         let mut found = Vec::new();
-        let mut pending = vec![dir.to_owned()];
+        let mut pending = vec![PathBuf::new()];
         // Depth first: the children of a directory are pushed in reverse, so that the
         // first of them is taken next.
-        while let Some(path) = pending.pop() {
-            let is_root = path == dir;
+        while let Some(relative) = pending.pop() {
+            let is_root = relative.as_os_str().is_empty();
+            let path = if is_root { dir.to_owned() } else { dir.join(&relative) };
             let node = match self.lookup(&path)? {
                 Some(node) => node,
                 None if is_root => return Ok(found),
@@ -169,10 +176,10 @@ pub trait Tree: Sync {
                 None => continue,
             };
             if node.is_dir() {
-                pending.extend(self.list(&path)?.into_iter().rev().map(|name| path.join(name)));
+                pending.extend(self.list(&path)?.into_iter().rev().map(|name| relative.join(name)));
             }
             if !is_root {
-                found.push((path, node));
+                found.push((relative, node));
             }
         }
         Ok(found)

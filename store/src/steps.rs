@@ -6,7 +6,9 @@
 //! whether it is there.
 
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::io::Read as _;
+use std::path::Path;
+use std::time::Duration;
 
 use oci::{Descriptor, DiffId, Digest};
 use rustix::fs::{Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
@@ -16,6 +18,11 @@ use crate::durable::{self, Durability, if_present};
 use crate::error::{IoContext as _, Result};
 use crate::lease::Lease;
 use crate::store::Store;
+
+/// What most records have room in.
+const USUAL_BYTES: usize = 512;
+/// How exact the time of a record's last use is: builds follow each other, prunes think in hours.
+const TIME_IS_EXACT_TO: Duration = Duration::from_secs(60);
 
 /// The build records of a store.
 #[derive(Clone, Copy, Debug)]
@@ -87,12 +94,16 @@ impl<'a> Steps<'a> {
     /// If the store cannot be read or the lease not written.
     pub fn get(&self, lease: &Lease, key: &Digest) -> Result<Option<StepRecord>> {
         let path = self.store.root().step(key);
-        let Some(record) = read(&path)? else { return Ok(None) };
+        let file = if_present(File::open(&path)).doing("read", &path)?;
+        let Some(mut file) = file else { return Ok(None) };
+        let mut bytes = Vec::with_capacity(USUAL_BYTES);
+        file.read_to_end(&mut bytes).doing("read", &path)?;
+        let Some(record) = parse(&bytes) else { return Ok(None) };
         lease.pin_all(&record.digests())?;
         if !record.is_backed(self.store)? {
             return Ok(None);
         }
-        touch(&path);
+        touch(&file);
         Ok(Some(record))
     }
 
@@ -119,17 +130,24 @@ impl<'a> Steps<'a> {
 /// Reads a record; what is torn is no record.
 pub(crate) fn read(path: &Path) -> Result<Option<StepRecord>> {
     let bytes = if_present(fs::read(path)).doing("read", path)?;
-    Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
+    Ok(bytes.and_then(|bytes| parse(&bytes)))
 }
 
-/// Sets a record's time to now. It only guides a later prune, so failing is no error.
-fn touch(path: &PathBuf) {
+fn parse(bytes: &[u8]) -> Option<StepRecord> {
+    serde_json::from_slice(bytes).ok()
+}
+
+/// Sets a record's time to now, where it is not almost that. It only guides a later prune, so
+/// failing is no error.
+fn touch(file: &File) {
+    let age = file.metadata().and_then(|found| found.modified()).map(|time| time.elapsed());
+    if matches!(age, Ok(Ok(age)) if age < TIME_IS_EXACT_TO) {
+        return;
+    }
     let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
     let unchanged = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
-    if let Ok(file) = File::open(path) {
-        let times = Timestamps { last_access: unchanged, last_modification: now };
-        let _only_a_hint = rustix::fs::futimens(&file, &times);
-    }
+    let times = Timestamps { last_access: unchanged, last_modification: now };
+    let _only_a_hint = rustix::fs::futimens(file, &times);
 }
 
 #[cfg(test)]

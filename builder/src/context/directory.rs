@@ -1,17 +1,18 @@
 //! A directory as a [`Tree`].
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::{CStr, OsStr, OsString};
 use std::fs::File;
 use std::io::Read as _;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
 use super::index::Index;
 use super::is_ignored;
+use super::walk::{LISTING_BYTES, Names, walk};
 use crate::error::{Error, IoContext as _, Result};
 use crate::ignore::{Ignore, Matched};
 use crate::tree::{Kind, Mtime, Node, Stamp, Tree, Xattrs};
@@ -48,11 +49,23 @@ impl Context {
         &self.index
     }
 
-    fn open_beneath(&self, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
+    pub(super) fn open_beneath(&self, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
         let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
         let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-        rustix::fs::openat2(&self.root, path, flags, Mode::empty(), resolve)
+        match rustix::fs::openat2(&self.root, path, flags, Mode::empty(), resolve) {
+            // Old seccomp profiles know no openat2, valgrind neither.
+            Err(Errno::NOSYS | Errno::PERM) => open_by_component(self.root.as_fd(), path, flags),
+            other => other,
+        }
+    }
+
+    pub(super) fn ignore(&self) -> &Ignore {
+        &self.ignore
+    }
+
+    pub(super) fn absolute(&self, path: &Path) -> PathBuf {
+        self.path.join(path)
     }
 
     /// Returns whether `path`, of this type, is not part of the context.
@@ -62,17 +75,16 @@ impl Context {
         }
         // An excluded directory is there if something in it is re-included.
         if is_dir && self.ignore.may_reinclude_below(path) {
-            let mut found = Vec::new();
-            let dir = self.open_beneath(path, OFlags::RDONLY | OFlags::DIRECTORY);
-            let Ok(dir) = dir else { return Ok(true) };
-            self.walk_into(dir.as_fd(), path, &self.matched(path), &mut found)?;
-            return Ok(found.is_empty());
+            if self.open_beneath(path, OFlags::RDONLY | OFlags::DIRECTORY).is_err() {
+                return Ok(true);
+            }
+            return Ok(walk(self, path)?.is_empty());
         }
         Ok(true)
     }
 
     /// Returns which patterns a directory matches, itself or through its parents.
-    fn matched(&self, path: &Path) -> Matched {
+    pub(super) fn matched(&self, path: &Path) -> Matched {
         let mut matched = Matched::default();
         let mut parents: Vec<&Path> = path.ancestors().collect();
         parents.reverse();
@@ -80,55 +92,6 @@ impl Context {
             matched = self.ignore.check(&parent.to_string_lossy(), &matched).1;
         }
         matched
-    }
-
-    fn walk_into(
-        &self,
-        dir: BorrowedFd<'_>,
-        path: &Path,
-        matched: &Matched,
-        found: &mut Vec<(PathBuf, Node)>,
-    ) -> Result<()> {
-        let absolute = || self.path.join(path);
-        for (name, kind) in entries(dir).doing("read directory", &absolute())? {
-            if found.len() >= MAX_ENTRIES {
-                return Err(Error::TooManyEntries { path: self.path.clone(), limit: MAX_ENTRIES });
-            }
-            let child = path.join(&name);
-            let text = child.to_string_lossy();
-            let (is_ignored, matched) = if self.ignore.is_empty() {
-                (false, Matched::default())
-            } else {
-                self.ignore.check(&text, matched)
-            };
-            let is_dir = kind == FileType::Directory || kind == FileType::Unknown;
-            if is_ignored && !(is_dir && self.ignore.may_reinclude_below(&child)) {
-                continue;
-            }
-            let stat = match rustix::fs::statat(dir, &name, AtFlags::SYMLINK_NOFOLLOW) {
-                // It vanished between the listing and the look.
-                Err(Errno::NOENT) => continue,
-                other => other.doing("look at", &self.path.join(&child))?,
-            };
-            let node = node(dir, &name, &stat).doing("read link", &self.path.join(&child))?;
-            if !node.is_dir() {
-                if !is_ignored {
-                    found.push((child, node));
-                }
-                continue;
-            }
-            let before = found.len();
-            found.push((child.clone(), node));
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let below = rustix::fs::openat(dir, &name, flags, Mode::empty())
-                .doing("open directory", &self.path.join(&child))?;
-            self.walk_into(below.as_fd(), &child, &matched, found)?;
-            if is_ignored && found.len() == before + 1 {
-                // Nothing in the excluded directory was re-included after all.
-                found.pop();
-            }
-        }
-        Ok(())
     }
 }
 
@@ -140,8 +103,7 @@ impl Tree for Context {
             Err(error) => return Err(error).doing("look at", &self.path.join(path)),
         };
         let stat = rustix::fs::fstat(&fd).doing("look at", &self.path.join(path))?;
-        let node =
-            node(fd.as_fd(), OsStr::new(""), &stat).doing("read link", &self.path.join(path))?;
+        let node = node(fd.as_fd(), c"", &stat).doing("read link", &self.path.join(path))?;
         Ok((!self.is_hidden(path, node.is_dir())?).then_some(node))
     }
 
@@ -150,11 +112,13 @@ impl Tree for Context {
         let dir = self
             .open_beneath(path, OFlags::RDONLY | OFlags::DIRECTORY)
             .doing("open directory", &absolute)?;
+        let mut buffer = Vec::with_capacity(LISTING_BYTES);
+        let found = Names::read(dir.as_fd(), &mut buffer).doing("read directory", &absolute)?;
         let mut names = Vec::new();
-        for (name, kind) in entries(dir.as_fd()).doing("read directory", &absolute)? {
-            let is_dir = kind == FileType::Directory;
-            if !self.is_hidden(&path.join(&name), is_dir)? {
-                names.push(name);
+        for (name, kind) in found.iter() {
+            let name = OsStr::from_bytes(name.to_bytes());
+            if !self.is_hidden(&path.join(name), kind == FileType::Directory)? {
+                names.push(name.to_owned());
             }
         }
         Ok(names)
@@ -174,7 +138,7 @@ impl Tree for Context {
     }
 
     fn content_digest(&self, path: &Path, node: &Node) -> Result<[u8; 32]> {
-        if let Some(known) = node.stamp.as_ref().and_then(|stamp| self.index.get(stamp)) {
+        if let Some(known) = self.known_digest(node) {
             return Ok(known);
         }
         let file = self.open(path)?;
@@ -187,19 +151,30 @@ impl Tree for Context {
         Ok(digest)
     }
 
+    fn known_digest(&self, node: &Node) -> Option<[u8; 32]> {
+        node.stamp.as_ref().and_then(|stamp| self.index.get(stamp))
+    }
+
     fn walk(&self, dir: &Path) -> Result<Vec<(PathBuf, Node)>> {
-        let absolute = self.path.join(dir);
-        let fd = self
-            .open_beneath(dir, OFlags::RDONLY | OFlags::DIRECTORY)
-            .doing("open directory", &absolute)?;
-        let mut found = Vec::new();
-        self.walk_into(fd.as_fd(), dir, &self.matched(dir), &mut found)?;
-        Ok(found)
+        walk(self, dir)
     }
 
     fn is_ignored(&self, path: &Path) -> bool {
         self.open_beneath(path, OFlags::PATH).is_ok() && is_ignored(&self.ignore, path)
     }
+}
+
+/// Opens a path beneath a directory as `openat2` does it: no symbolic link is followed, and
+/// `path` has no `..` that could lead out.
+fn open_by_component(root: BorrowedFd<'_>, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
+    let (parent, name) = (path.parent().unwrap_or(Path::new("")), path.file_name());
+    let mut directory = root.try_clone_to_owned().map_err(|_| Errno::MFILE)?;
+    let through = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    for component in parent.components() {
+        let Component::Normal(name) = component else { return Err(Errno::XDEV) };
+        directory = rustix::fs::openat(&directory, name, through, Mode::empty())?;
+    }
+    rustix::fs::openat(&directory, name.unwrap_or(OsStr::new(".")), flags, Mode::empty())
 }
 
 /// Returns the digest of a file's content, and of its capabilities where it has any.
@@ -243,22 +218,8 @@ pub(crate) fn stamp_of(file: &File) -> Result<Stamp, Errno> {
     rustix::fs::fstat(file).map(|stat| stamp(&stat))
 }
 
-/// Returns the names in a directory, in byte order, with what the directory says they are.
-fn entries(dir: BorrowedFd<'_>) -> Result<Vec<(OsString, FileType)>, Errno> {
-    let mut found = Vec::new();
-    for entry in rustix::fs::Dir::read_from(dir)? {
-        let entry = entry?;
-        let name = entry.file_name().to_bytes();
-        if name != b"." && name != b".." {
-            found.push((OsString::from_vec(name.to_vec()), entry.file_type()));
-        }
-    }
-    found.sort_unstable_by(|a, b| a.0.as_bytes().cmp(b.0.as_bytes()));
-    Ok(found)
-}
-
 /// Turns what the kernel says into a node; `name` may be empty for `dir` itself.
-fn node(dir: BorrowedFd<'_>, name: &OsStr, stat: &Stat) -> Result<Node, Errno> {
+pub(super) fn node(dir: BorrowedFd<'_>, name: &CStr, stat: &Stat) -> Result<Node, Errno> {
     let size = u64::try_from(stat.st_size).unwrap_or(0);
     let device = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
     let kind = match FileType::from_raw_mode(stat.st_mode) {

@@ -10,11 +10,14 @@
 //! read may change again without a trace: such a file is not recorded (git calls it
 //! "racily clean").
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::Path;
 use std::sync::Mutex;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 
 use crate::tree::Stamp;
 
@@ -31,8 +34,10 @@ const MAX_UNUSED_RECORDS: usize = 200_000;
 /// The remembered digests of one context.
 #[derive(Debug)]
 pub struct Index {
-    /// The file's records, unparsed: a lookup is a binary search in the bytes.
-    old: Vec<u8>,
+    /// The file's bytes, unparsed: a lookup is a search in its records.
+    bytes: Vec<u8>,
+    /// Where the last lookup ended: files of a directory often have neighbouring inodes.
+    last: AtomicUsize,
     /// What this build found out.
     new: Mutex<BTreeMap<Stamp, [u8; 32]>>,
     /// Files stamped after this are not recorded.
@@ -45,31 +50,66 @@ impl Index {
     /// `now_ns` is the time at which the scan starts, in nanoseconds since 1970.
     #[must_use]
     pub fn open(path: &Path, now_ns: i64) -> Self {
-        let mut old = fs::read(path).unwrap_or_default();
+        let mut bytes = fs::read(path).unwrap_or_default();
         let is_ours =
-            old.starts_with(MAGIC) && (old.len() - MAGIC.len()).is_multiple_of(RECORD_BYTES);
-        if is_ours {
-            old.drain(..MAGIC.len());
-        } else {
-            old.clear();
+            bytes.starts_with(MAGIC) && (bytes.len() - MAGIC.len()).is_multiple_of(RECORD_BYTES);
+        if !is_ours {
+            bytes = MAGIC.to_vec();
         }
-        Self { old, new: Mutex::default(), trusted_before_ns: now_ns.saturating_sub(RACY_NS) }
+        Self {
+            bytes,
+            last: AtomicUsize::new(0),
+            new: Mutex::default(),
+            trusted_before_ns: now_ns.saturating_sub(RACY_NS),
+        }
     }
 
     /// Returns the digest remembered for a file.
     #[must_use]
     pub fn get(&self, stamp: &Stamp) -> Option<[u8; 32]> {
-        let (mut low, mut high) = (0, self.old.len() / RECORD_BYTES);
+        let records = self.records();
+        let (mut low, mut high) = self.around(stamp, records);
         while low < high {
             let middle = low.midpoint(high);
-            let (found, digest) = decode(&self.old[middle * RECORD_BYTES..][..RECORD_BYTES]);
-            match found.cmp(stamp) {
-                std::cmp::Ordering::Equal => return Some(digest),
-                std::cmp::Ordering::Less => low = middle + 1,
-                std::cmp::Ordering::Greater => high = middle,
+            match compare(&records[middle], stamp) {
+                Ordering::Equal => {
+                    self.last.store(middle, Relaxed);
+                    return Some(decode(&records[middle]).1);
+                }
+                Ordering::Less => low = middle + 1,
+                Ordering::Greater => high = middle,
             }
         }
         self.new.lock().ok()?.get(stamp).copied()
+    }
+
+    /// Returns the records of the file, sorted.
+    fn records(&self) -> &[[u8; RECORD_BYTES]] {
+        self.bytes[MAGIC.len()..].as_chunks().0
+    }
+
+    /// Returns a range of records in which a stamp is if it is anywhere: found in growing steps
+    /// from where the last one was.
+    fn around(&self, stamp: &Stamp, records: &[[u8; RECORD_BYTES]]) -> (usize, usize) {
+        let start = self.last.load(Relaxed).min(records.len());
+        let is_before = |at: usize| {
+            records.get(at).is_none_or(|record| compare(record, stamp) == Ordering::Greater)
+        };
+        let mut step = 1;
+        if is_before(start) {
+            let mut high = start;
+            while step <= start && is_before(start - step) {
+                high = start - step;
+                step *= 2;
+            }
+            return (start.saturating_sub(step), high);
+        }
+        let mut low = start;
+        while !is_before(start + step) {
+            low = start + step;
+            step *= 2;
+        }
+        (low, (start + step).min(records.len()))
     }
 
     /// Remembers a digest, unless the file is too young to be told from a later state.
@@ -95,7 +135,7 @@ impl Index {
             return Ok(());
         }
         let mut records: BTreeMap<Stamp, [u8; 32]> = new.clone();
-        for record in self.old.chunks_exact(RECORD_BYTES).take(MAX_UNUSED_RECORDS) {
+        for record in self.records().iter().take(MAX_UNUSED_RECORDS) {
             let (stamp, digest) = decode(record);
             records.entry(stamp).or_insert(digest);
         }
@@ -136,7 +176,17 @@ fn encode(bytes: &mut Vec<u8>, stamp: &Stamp, digest: &[u8; 32]) {
     bytes.extend_from_slice(digest);
 }
 
-fn decode(record: &[u8]) -> (Stamp, [u8; 32]) {
+/// Compares a record with a stamp: mostly the inodes differ already.
+fn compare(record: &[u8; RECORD_BYTES], stamp: &Stamp) -> Ordering {
+    let eight = |at: usize| {
+        let mut bytes = [0; 8];
+        bytes.copy_from_slice(&record[at..at + 8]);
+        u64::from_le_bytes(bytes)
+    };
+    (eight(0), eight(8)).cmp(&(stamp.dev, stamp.ino)).then_with(|| decode(record).0.cmp(stamp))
+}
+
+fn decode(record: &[u8; RECORD_BYTES]) -> (Stamp, [u8; 32]) {
     let eight = |at: usize| {
         let mut bytes = [0; 8];
         bytes.copy_from_slice(&record[at..at + 8]);
@@ -185,6 +235,30 @@ mod tests {
         assert_eq!(third.get(&stamp(42, 8)), Some([1; 32]));
         assert_eq!(third.get(&stamp(42, 7)), None, "the old state of the inode is dropped");
         assert_eq!(third.get(&stamp(99, 7)), Some([99; 32]));
+    }
+
+    #[test]
+    fn every_record_is_found_in_any_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("index");
+        for count in [1, 2, 3, 100] {
+            let index = Index::open(Path::new("/nonexistent"), 1_000_000_000);
+            for ino in 0..count {
+                index.put(stamp(2 * ino + 1, 7), [u8::try_from(ino).unwrap(); 32]);
+            }
+            index.save(&path).unwrap();
+            let index = Index::open(&path, 0);
+            for step in [1, 3, 7, 99] {
+                for ino in (0..count).map(|n| n * step % count) {
+                    let digest = [u8::try_from(ino).unwrap(); 32];
+                    assert_eq!(index.get(&stamp(2 * ino + 1, 7)), Some(digest), "{ino} of {count}");
+                    assert_eq!(index.get(&stamp(2 * ino, 7)), None, "before {ino} of {count}");
+                    assert_eq!(index.get(&stamp(2 * ino + 1, 6)), None);
+                    assert_eq!(index.get(&stamp(2 * ino + 1, 8)), None);
+                }
+            }
+            assert_eq!(index.get(&stamp(2 * count, 7)), None, "after all {count}");
+        }
     }
 
     #[test]

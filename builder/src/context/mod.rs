@@ -13,6 +13,7 @@ mod directory;
 mod index;
 #[cfg(test)]
 mod tests;
+mod walk;
 
 pub use directory::{Context, MAX_ENTRIES};
 pub(crate) use directory::{capability, hash_file, stamp_of};

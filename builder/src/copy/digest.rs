@@ -16,13 +16,35 @@ use crate::tree::{Kind, Node, Tree};
 /// From this many files on, several threads read.
 const PARALLEL_FROM: usize = 64;
 
+/// How many bytes of records are digested at once.
+const RECORDS_BYTES: usize = 64 * 1024;
+
 /// What is known of selected files after they were read.
 #[derive(Clone, Debug)]
 pub struct Content {
     /// The digest of all of them.
     pub digest: Digest,
-    /// One short digest per path, to tell which changed: path in the source and digest.
-    pub files: Vec<(PathBuf, [u8; 8])>,
+    /// The digest of each regular file's content, in their order.
+    contents: Vec<[u8; 32]>,
+}
+
+impl Content {
+    /// Returns one short digest per path of the same selections, to tell which changed: path in
+    /// the source and digest.
+    #[must_use]
+    pub fn files(&self, selections: &[Vec<Selected>]) -> Vec<(PathBuf, [u8; 8])> {
+        let mut listed = Vec::new();
+        let mut record = Vec::with_capacity(256);
+        let mut contents = self.contents.iter();
+        each(selections, |entry| {
+            record.clear();
+            entry.record(&mut record, &mut contents);
+            let mut short = [0; 8];
+            short.copy_from_slice(&sha256(&record)[..8]);
+            listed.push((entry.path(), short));
+        });
+        listed
+    }
 }
 
 /// Digests the selections of one instruction, in the order of its words.
@@ -30,53 +52,71 @@ pub struct Content {
 /// # Errors
 /// Fails when a file cannot be read.
 pub fn digest(tree: &dyn Tree, selections: &[Vec<Selected>], threads: usize) -> Result<Content> {
-    let mut files: Vec<(PathBuf, &Node)> = Vec::new();
-    for selected in selections.iter().flatten() {
-        if matches!(selected.node.kind, Kind::File { .. }) {
-            files.push((selected.path.clone(), &selected.node));
-        }
-        for (relative, node) in &selected.below {
-            if matches!(node.kind, Kind::File { .. }) {
-                files.push((selected.path.join(relative), node));
-            }
-        }
-    }
-    let contents = contents(tree, &files, threads)?;
-    let mut contents = contents.into_iter();
+    let contents = contents(tree, selections, threads)?;
     let mut all = oci::Hasher::new(oci::Algorithm::Sha256);
-    let mut listed = Vec::with_capacity(files.len());
-    let mut add = |name: &Path, path: PathBuf, node: &Node, header: bool| {
-        let mut record = Vec::with_capacity(160);
-        let name = name.as_os_str().as_bytes();
+    let mut records = Vec::with_capacity(RECORDS_BYTES + 4096);
+    let mut known = contents.iter();
+    each(selections, |entry| {
+        entry.record(&mut records, &mut known);
+        if records.len() >= RECORDS_BYTES {
+            all.update(&records);
+            records.clear();
+        }
+    });
+    all.update(&records);
+    Ok(Content { digest: all.finish(), contents })
+}
+
+/// One path of a selection.
+struct Entry<'a> {
+    /// What the digest calls it.
+    name: &'a Path,
+    node: &'a Node,
+    /// Whether its metadata counts.
+    header: bool,
+    /// Where it is in the source: a path and what comes below it.
+    place: (&'a Path, &'a Path),
+}
+
+impl Entry<'_> {
+    /// Appends what the digest says of it; takes the content's digest from `contents`.
+    fn record<'c>(&self, record: &mut Vec<u8>, contents: &mut impl Iterator<Item = &'c [u8; 32]>) {
+        let name = self.name.as_os_str().as_bytes();
         record.extend_from_slice(&(name.len() as u64).to_le_bytes());
         record.extend_from_slice(name);
-        if header {
-            describe(&mut record, node);
+        if self.header {
+            describe(record, self.node);
         }
-        if matches!(node.kind, Kind::File { .. }) {
-            record.extend_from_slice(&contents.next().unwrap_or_default());
+        if matches!(self.node.kind, Kind::File { .. }) {
+            record.extend_from_slice(contents.next().unwrap_or(&[0; 32]));
         }
-        let mut short = [0; 8];
-        short.copy_from_slice(&sha256(&record)[..8]);
-        all.update(&record);
-        listed.push((path, short));
-    };
+    }
+
+    fn path(&self) -> PathBuf {
+        let (path, below) = self.place;
+        if below.as_os_str().is_empty() { path.to_owned() } else { path.join(below) }
+    }
+}
+
+/// Goes through all paths of the selections in the order of the digest.
+fn each<'a>(selections: &'a [Vec<Selected>], mut visit: impl FnMut(&Entry<'_>)) {
+    let here = Path::new("");
     for (word, selection) in selections.iter().enumerate() {
         for selected in selection {
-            let marker = format!("{word}:");
             for (path, node) in &selected.above {
-                add(path, path.clone(), node, true);
+                visit(&Entry { name: path, node, header: true, place: (path, here) });
             }
             // The header of a directory whose content is copied does not reach the image.
             let header = !selected.node.is_dir() || selected.is_whole;
-            let name = Path::new(&marker).join(&selected.name);
-            add(&name, selected.path.clone(), &selected.node, header);
+            let name = Path::new(&format!("{word}:")).join(&selected.name);
+            let place = (selected.path.as_path(), here);
+            visit(&Entry { name: &name, node: &selected.node, header, place });
             for (relative, node) in &selected.below {
-                add(relative, selected.path.join(relative), node, true);
+                let place: (&'a Path, &'a Path) = (&selected.path, relative);
+                visit(&Entry { name: relative, node, header: true, place });
             }
         }
     }
-    Ok(Content { digest: all.finish(), files: listed })
 }
 
 /// Appends everything about a file that reaches the image, but its content and times.
@@ -107,33 +147,73 @@ fn describe(record: &mut Vec<u8>, node: &Node) {
     record.push(0);
 }
 
-/// Returns the content digests of `files` in their order.
-fn contents(tree: &dyn Tree, files: &[(PathBuf, &Node)], threads: usize) -> Result<Vec<[u8; 32]>> {
+/// Returns the content digests of all regular files in their order.
+///
+/// What the tree remembers is taken; the rest is read, by several threads.
+fn contents(
+    tree: &dyn Tree,
+    selections: &[Vec<Selected>],
+    threads: usize,
+) -> Result<Vec<[u8; 32]>> {
+    let mut contents = Vec::new();
+    let mut missing: Vec<(usize, PathBuf, &Node)> = Vec::new();
+    let mut add = |node, path: &dyn Fn() -> PathBuf| {
+        let known = tree.known_digest(node);
+        if known.is_none() {
+            missing.push((contents.len(), path(), node));
+        }
+        contents.push(known.unwrap_or_default());
+    };
+    // Only directories can be above a path, so that these are all.
+    for selected in selections.iter().flatten() {
+        if matches!(selected.node.kind, Kind::File { .. }) {
+            add(&selected.node, &|| selected.path.clone());
+        }
+        for (relative, node) in &selected.below {
+            if matches!(node.kind, Kind::File { .. }) {
+                add(node, &|| selected.path.join(relative));
+            }
+        }
+    }
+    for (place, digest) in read(tree, &missing, threads)? {
+        contents[place] = digest;
+    }
+    Ok(contents)
+}
+
+/// Reads files and returns the digest of each with its place.
+fn read(
+    tree: &dyn Tree,
+    files: &[(usize, PathBuf, &Node)],
+    threads: usize,
+) -> Result<Vec<(usize, [u8; 32])>> {
     /// Files that one thread takes at a time: few enough to share out a tail of large ones.
     const CHUNK: usize = 32;
-    let read = |(path, node): &(PathBuf, &Node)| tree.content_digest(path, node);
+    let read = |(place, path, node): &(usize, PathBuf, &Node)| {
+        tree.content_digest(path, node).map(|digest| (*place, digest))
+    };
     if threads < 2 || files.len() < PARALLEL_FROM {
         return files.iter().map(read).collect();
     }
     let next = AtomicUsize::new(0);
-    let work = || -> Result<Vec<(usize, Vec<[u8; 32]>)>> {
+    let work = || -> Result<Vec<(usize, [u8; 32])>> {
         let mut done = Vec::new();
         loop {
             let chunk = next.fetch_add(1, Ordering::Relaxed);
             let Some(files) = files.chunks(CHUNK).nth(chunk) else { return Ok(done) };
-            done.push((chunk, files.iter().map(read).collect::<Result<Vec<_>>>()?));
+            for file in files {
+                done.push(read(file)?);
+            }
         }
     };
-    let mut chunks = std::thread::scope(|scope| {
+    std::thread::scope(|scope| {
         let workers: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
-        let mut chunks = work()?;
+        let mut done = work()?;
         for worker in workers {
-            chunks.extend(worker.join().expect("hashing does not panic")?);
+            done.extend(worker.join().expect("hashing does not panic")?);
         }
-        Ok::<_, crate::Error>(chunks)
-    })?;
-    chunks.sort_unstable_by_key(|(chunk, _)| *chunk);
-    Ok(chunks.into_iter().flat_map(|(_, digests)| digests).collect())
+        Ok(done)
+    })
 }
 
 fn sha256(bytes: &[u8]) -> [u8; 32] {

@@ -137,11 +137,10 @@ fn one(
     };
     let mut below = Vec::new();
     if node.is_dir() {
-        for (found, node) in tree.walk(&resolved.path)? {
-            let relative = found.strip_prefix(&resolved.path).unwrap_or(&found).to_owned();
-            below.push((relative, node));
+        below = tree.walk(&resolved.path)?;
+        if !selector.exclude.is_empty() {
+            below = without_excluded(below, selector.exclude);
         }
-        below = without_excluded(below, selector.exclude);
     }
     let (name, above) = if selector.parents {
         (path.to_owned(), ancestors(tree, pivot, path)?)

@@ -1,7 +1,8 @@
 //! Runs tasks that depend on each other: independent ones in parallel, at most so many at once.
 
 use std::collections::BTreeSet;
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::Scope;
 
 use super::cancel::Cancel;
 use crate::error::{Error, Result};
@@ -17,6 +18,12 @@ struct Queue {
     /// How many tasks each one still waits for.
     waiting: Vec<usize>,
     running: usize,
+    /// How many threads wait for a task.
+    idle: usize,
+    /// How many threads were started and have not asked for a task yet.
+    starting: usize,
+    /// How many threads may still be started.
+    spare: usize,
     failure: Option<Error>,
 }
 
@@ -27,7 +34,8 @@ impl Tasks {
         self.before.len() - 1
     }
 
-    /// Runs every task, on this thread and up to `threads - 1` others.
+    /// Runs every task, on this thread and up to `threads - 1` others, which are started when there
+    /// is something for them to do.
     ///
     /// The first failure stops the build; tasks that fail because of that are not reported.
     pub(super) fn run(
@@ -37,23 +45,25 @@ impl Tasks {
         work: &(dyn Fn(usize) -> Result<()> + Sync),
     ) -> Result<()> {
         let waiting: Vec<usize> = self.before.iter().map(Vec::len).collect();
-        let ready = (0..waiting.len()).filter(|task| waiting[*task] == 0).collect();
-        let queue = Mutex::new(Queue { ready, waiting, running: 0, failure: None });
-        let changed = Condvar::new();
         let mut after = vec![Vec::new(); self.before.len()];
         for (task, before) in self.before.iter().enumerate() {
             for &earlier in before {
                 after[earlier].push(task);
             }
         }
-        let worker = || work_until_done(&queue, &changed, &after, cancel, work);
-        std::thread::scope(|scope| {
-            for _ in 1..threads.min(self.before.len()) {
-                scope.spawn(worker);
-            }
-            worker();
-        });
-        let queue = queue.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let queue = Queue {
+            ready: (0..waiting.len()).filter(|task| waiting[*task] == 0).collect(),
+            waiting,
+            running: 0,
+            idle: 0,
+            starting: 0,
+            spare: threads.saturating_sub(1),
+            failure: None,
+        };
+        let (queue, changed) = (Mutex::new(queue), Condvar::new());
+        let crew = Crew { queue, changed, after, cancel, work };
+        std::thread::scope(|scope| crew.work(scope));
+        let queue = crew.queue.into_inner().unwrap_or_else(PoisonError::into_inner);
         match queue.failure {
             Some(failure) => Err(failure),
             None => cancel.check(),
@@ -61,50 +71,80 @@ impl Tasks {
     }
 }
 
-fn work_until_done(
-    queue: &Mutex<Queue>,
-    changed: &Condvar,
-    after: &[Vec<usize>],
-    cancel: &Cancel,
-    work: &(dyn Fn(usize) -> Result<()> + Sync),
-) {
-    let mut state = queue.lock().unwrap_or_else(PoisonError::into_inner);
-    loop {
-        if state.failure.is_some() || cancel.is_stopped() {
-            break;
-        }
-        // The lowest number first: tasks are numbered in the order of the file.
-        let Some(task) = state.ready.pop_first() else {
-            if state.running == 0 {
+/// The threads that run the tasks, and what they share.
+struct Crew<'a> {
+    queue: Mutex<Queue>,
+    changed: Condvar,
+    /// The tasks that wait for each one.
+    after: Vec<Vec<usize>>,
+    cancel: &'a Cancel,
+    work: &'a (dyn Fn(usize) -> Result<()> + Sync),
+}
+
+impl Crew<'_> {
+    /// Takes tasks until there are none left to wait for.
+    fn work<'scope, 'env>(&'env self, scope: &'scope Scope<'scope, 'env>) {
+        let mut state = self.lock();
+        loop {
+            if state.failure.is_some() || self.cancel.is_stopped() {
                 break;
             }
-            state = changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-            continue;
-        };
-        state.running += 1;
-        drop(state);
-        let result = work(task);
-        state = queue.lock().unwrap_or_else(PoisonError::into_inner);
-        state.running -= 1;
-        match result {
-            Ok(()) => {
-                for &next in &after[task] {
-                    state.waiting[next] -= 1;
-                    if state.waiting[next] == 0 {
-                        state.ready.insert(next);
+            // The lowest number first: tasks are numbered in the order of the file.
+            let Some(task) = state.ready.pop_first() else {
+                if state.running == 0 {
+                    break;
+                }
+                state.idle += 1;
+                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                state.idle -= 1;
+                continue;
+            };
+            state.running += 1;
+            self.call_help(&mut state, scope);
+            drop(state);
+            let result = (self.work)(task);
+            state = self.lock();
+            state.running -= 1;
+            match result {
+                Ok(()) => {
+                    for &next in &self.after[task] {
+                        state.waiting[next] -= 1;
+                        if state.waiting[next] == 0 {
+                            state.ready.insert(next);
+                        }
+                    }
+                }
+                Err(error) => {
+                    if state.failure.is_none() {
+                        state.failure = Some(error);
+                        self.cancel.stop();
                     }
                 }
             }
-            Err(error) => {
-                if state.failure.is_none() {
-                    state.failure = Some(error);
-                    cancel.stop();
-                }
-            }
         }
-        changed.notify_all();
+        drop(state);
+        self.changed.notify_all();
     }
-    changed.notify_all();
+
+    /// Sees to it that somebody takes the tasks that are ready.
+    fn call_help<'scope, 'env>(&'env self, state: &mut Queue, scope: &'scope Scope<'scope, 'env>) {
+        for _ in 0..state.ready.len().min(state.idle) {
+            self.changed.notify_one();
+        }
+        while state.ready.len() > state.idle + state.starting && state.spare > 0 {
+            state.spare -= 1;
+            state.starting += 1;
+            scope.spawn(move || {
+                self.lock().starting -= 1;
+                self.work(scope);
+            });
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        // Nothing panics while it holds it.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use super::images::Images;
 use super::last::{Builds, Last};
 use super::run::{self, Common, Place};
 use super::view::{Packed, Stacked, View};
-use crate::copy::{Content, Written};
+use crate::copy::Written;
 use crate::error::Result;
 use crate::event::{Event, Why};
 use crate::key::{self, Parts};
@@ -108,7 +108,7 @@ impl<'a> Steps<'a> {
             return Ok((layer, true));
         }
         if let Some(scan) = scan {
-            self.keep_list(&scan.content);
+            self.keep_list(scan);
         }
         let why = if is_refreshed {
             Why::NoCache
@@ -136,8 +136,9 @@ impl<'a> Steps<'a> {
     }
 
     /// Keeps the list of copied files, to tell the next build which of them changed.
-    fn keep_list(&self, content: &Content) {
-        if let Err(error) = self.builds.set_files(&content.digest, &content.files) {
+    fn keep_list(&self, scan: &Scan) {
+        let files = scan.content.files(&scan.selections);
+        if let Err(error) = self.builds.set_files(&scan.content.digest, &files) {
             tracing::debug!(%error, "the next build cannot say which files changed");
         }
     }
@@ -341,7 +342,7 @@ impl Doing<'_> {
         let digest = scan.content.digest;
         let record = StepRecord::note(digest.to_string().into());
         lease.store().steps().put(lease, &memo, &record)?;
-        self.steps.keep_list(&scan.content);
+        self.steps.keep_list(&scan);
         Ok(digest)
     }
 
