@@ -6,10 +6,10 @@ CARGO ?= cargo
 RELEASE := target/release
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test check soak bench fuzz-smoke install uninstall clean
+.PHONY: help build demo test check soak bench bench-instructions fuzz-smoke install uninstall clean
 
 help: ## Lists what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## Builds rbuild, rregistry, rrun and their helper, optimised
 	$(CARGO) build --release --locked -p builder -p registry -p runner
@@ -32,6 +32,10 @@ bench: ## Compares with other people's programs; prints ratios
 	@testdata/install-packages bench
 	@$(MAKE) --no-print-directory build
 	$(CARGO) run --release --locked -p bench -- $(BENCH)
+
+bench-instructions: ## Counts the instructions of the hot loops with valgrind, against the last counts
+	@testdata/install-packages bench
+	$(CARGO) run --release --locked -p bench -- instructions bench/instructions.json $(BENCH)
 
 fuzz-smoke: ## Runs each fuzz target for a minute (needs cargo-fuzz and a nightly toolchain)
 	@for target in $$(cd fuzz && $(CARGO) fuzz list); do (cd fuzz && $(CARGO) fuzz run $$target -- -max_total_time=60) || exit 1; done

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! bench [start|build|files|compress|memory|registry]…  [--json FILE] [--markdown FILE]
+//! bench instructions BASELINE [--keep]
 //! ```
 //!
 //! Run it as root with `make bench`, which installs the peers and builds the programs. Every
@@ -12,6 +13,8 @@
 mod build;
 mod compress;
 mod files;
+mod hot;
+mod instructions;
 mod measure;
 mod memory;
 mod registry;
@@ -23,7 +26,7 @@ mod world;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 use report::Report;
 
@@ -57,6 +60,16 @@ fn run(mut arguments: impl Iterator<Item = String>) -> Result<()> {
             "--markdown" => markdown = arguments.next().map(PathBuf::from),
             // Started by the part `start` inside a mount namespace of its own.
             "start-inside" => return start::inside(),
+            "instructions" => {
+                let baseline = arguments.next().context("name the file of the last counts")?;
+                let is_kept = arguments.next().is_some_and(|argument| argument == "--keep");
+                return instructions::run(baseline.as_ref(), is_kept);
+            }
+            // Started by `instructions` under valgrind.
+            "hot" => {
+                let (name, rounds) = (arguments.next(), arguments.next());
+                return hot::run(&name.unwrap_or_default(), &rounds.unwrap_or_default());
+            }
             part if PARTS.iter().any(|(name, _)| *name == part) => parts.push(argument),
             other => {
                 let names: Vec<&str> = PARTS.iter().map(|(name, _)| *name).collect();

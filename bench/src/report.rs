@@ -154,7 +154,7 @@ fn machine() -> String {
 }
 
 #[expect(clippy::print_stdout, reason = "this program's results")]
-fn say(text: &str) {
+pub(crate) fn say(text: &str) {
     println!("{text}");
 }
 
