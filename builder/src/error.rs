@@ -81,9 +81,9 @@ pub enum Error {
     },
 
     /// The process of a RUN instruction failed.
-    #[error("process {command:?} did not complete successfully: {exit}")]
+    #[error("process {command} did not complete successfully: {exit}")]
     Process {
-        /// The command as BuildKit prints it.
+        /// The command as BuildKit prints it, in quotes.
         command: String,
         /// "exit code: 2" or "killed by signal 9".
         exit: String,

@@ -119,6 +119,13 @@ pub enum Event {
         #[serde(serialize_with = "milliseconds", rename = "ms")]
         took: Duration,
     },
+    /// The most memory that the processes of a step used at one time.
+    MemoryPeak {
+        /// The step.
+        step: usize,
+        /// In bytes.
+        bytes: u64,
+    },
     /// The step failed.
     Failed {
         /// The step.

@@ -10,6 +10,7 @@
 
 use oci::{Algorithm, ChainId, DiffId, Digest, Hasher};
 
+use crate::dockerfile::MountKind;
 use crate::plan::{Copy, CopySource, Run, RunMount, Workdir};
 
 /// Changes when the meaning of keys does, so that old records are not found any more.
@@ -91,9 +92,21 @@ impl Parts {
     }
 }
 
-/// Returns the parts of a RUN's key; `mounted` holds the content of its read-only mounts.
+/// What the key of a RUN depends on besides the instruction and what is below it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Around<'a> {
+    /// What its mounts show of other stages and images.
+    pub mounted: &'a [String],
+    /// The digest of what its mounts show of build contexts.
+    pub files: Option<&'a Digest>,
+    /// What the build's options change inside of every RUN.
+    pub settings: &'a [String],
+}
+
+/// Returns the parts of a RUN's key.
 #[must_use]
-pub fn run(run: &Run, base: &[DiffId], mounted: &[String], clamp: Option<i64>) -> Parts {
+pub fn run(run: &Run, base: &[DiffId], around: Around<'_>, clamp: Option<i64>) -> Parts {
+    let Around { mounted, files, settings } = around;
     let Run { args, env, hidden_env: _, cwd, user, script, mounts, network, security } = run;
     let mut key = Key::new("run");
     key.list("args", args.iter().map(String::as_str));
@@ -102,17 +115,34 @@ pub fn run(run: &Run, base: &[DiffId], mounted: &[String], clamp: Option<i64>) -
     key.list("script", script.as_ref().map(|(_, content)| content.as_str()));
     key.field("network", &format!("{network:?}"));
     key.field("security", &format!("{security:?}"));
-    for RunMount { target, read_only, kind, origin } in mounts {
-        key.field("mount", &format!("{target} {read_only} {kind:?} {}", origin.is_some()));
+    for mount in mounts {
+        key.field("mount", &described(mount));
     }
     key.list("mounted", mounted.iter().map(String::as_str));
+    if !settings.is_empty() {
+        key.list("settings", settings.iter().map(String::as_str));
+    }
     Parts {
         base: state(base),
         instruction: key.finish().to_string(),
         env: env.clone(),
-        files: None,
+        files: files.map(ToString::to_string),
         clamp,
     }
+}
+
+/// Describes a mount without where its files come from: what they are is told apart by
+/// their digest.
+fn described(mount: &RunMount) -> String {
+    let RunMount { target, read_only, kind, origin } = mount;
+    let kind = match kind.clone() {
+        MountKind::Bind { .. } => MountKind::Bind { from: None, source: None },
+        MountKind::Cache { id, sharing, owner, .. } => {
+            MountKind::Cache { id, sharing, from: None, source: None, owner }
+        }
+        other => other,
+    };
+    format!("{target:?} {read_only} {kind:?} {}", origin.is_some())
 }
 
 /// Returns the parts of a COPY's key; `files` is the content digest of its sources.
@@ -212,7 +242,7 @@ mod tests {
 
     #[test]
     fn a_run_is_keyed_by_what_its_process_can_see() {
-        let digest = |run: &Run| super::run(run, &layers(1), &[], None).digest();
+        let digest = |run: &Run| super::run(run, &layers(1), Around::default(), None).digest();
         let base = digest(&sample_run());
         let same = Run { hidden_env: vec!["HTTP_PROXY=p".into()], ..sample_run() };
         assert_eq!(digest(&same), base, "proxies do not count");
@@ -227,8 +257,19 @@ mod tests {
         for other in &others {
             assert_ne!(digest(other), base, "{other:?}");
         }
-        assert_ne!(super::run(&sample_run(), &layers(2), &[], None).digest(), base);
-        assert_ne!(super::run(&sample_run(), &layers(1), &[], Some(0)).digest(), base);
+        let other = |base: &[DiffId], around: Around<'_>, clamp| {
+            super::run(&sample_run(), base, around, clamp).digest()
+        };
+        assert_ne!(other(&layers(2), Around::default(), None), base);
+        let files = Digest::sha256(b"files");
+        let around = Around { files: Some(&files), ..Around::default() };
+        assert_ne!(other(&layers(1), around, None), base);
+        let mounted = ["sha256:x".to_owned()];
+        let around = Around { mounted: &mounted, ..Around::default() };
+        assert_ne!(other(&layers(1), around, None), base);
+        let around = Around { settings: &mounted, ..Around::default() };
+        assert_ne!(other(&layers(1), around, None), base);
+        assert_ne!(other(&layers(1), Around::default(), Some(0)), base);
     }
 
     #[test]

@@ -12,6 +12,12 @@ pub(super) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
+/// Returns a variable as it is, even if it is empty.
+#[expect(clippy::disallowed_methods, reason = "this is the border where the environment is read")]
+pub(super) fn raw_variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
 #[expect(clippy::disallowed_methods, reason = "this is the border where the clock is read")]
 pub(super) fn now() -> SystemTime {
     SystemTime::now()

@@ -29,6 +29,18 @@ pub struct Content {
 }
 
 impl Content {
+    /// Joins what is known of selections that were read one by one, from several trees.
+    #[must_use]
+    pub fn joined(parts: impl IntoIterator<Item = Self>) -> Self {
+        let mut all = oci::Hasher::new(oci::Algorithm::Sha256);
+        let mut contents = Vec::new();
+        for part in parts {
+            all.update(part.digest.to_string().as_bytes());
+            contents.extend(part.contents);
+        }
+        Self { digest: all.finish(), contents }
+    }
+
     /// Returns one short digest per path of the same selections, to tell which changed: path in
     /// the source and digest.
     #[must_use]

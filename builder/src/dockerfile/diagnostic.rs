@@ -73,6 +73,8 @@ pub enum Code {
     Cycle,
     /// Something of the language that cannot be built yet.
     NotSupported,
+    /// Something that a build has to permit, and this one does not.
+    NotAllowed,
 }
 
 impl Code {
@@ -103,6 +105,7 @@ impl Code {
             Self::BadExpansion => "bad-expansion",
             Self::Cycle => "cycle",
             Self::NotSupported => "not-supported",
+            Self::NotAllowed => "not-allowed",
         }
     }
 }

@@ -46,6 +46,7 @@ pub use expand::{ExpandError, ExpandReason, Expander, Expansion};
 pub use frontend::check_frontend;
 pub use healthcheck::Healthcheck;
 pub use instruction::is_stage_name;
+pub(crate) use mount::csv_fields;
 pub use mount::{FileOwner, Mount, MountError, MountKind, MountText, Sharing};
 pub use parse::{parse, parse_nodes, parse_trigger};
 pub use print::{dump, print};

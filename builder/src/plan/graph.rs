@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use oci::{ImageConfig, Platform};
 
+use super::policy::RunPolicy;
 use crate::copy::Chmod;
 use crate::dockerfile::{MountKind, RunNetwork, RunSecurity, Span};
 
@@ -124,8 +125,8 @@ pub struct Run {
 /// One `--mount` of a RUN, its paths absolute.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunMount {
-    /// Where it appears.
-    pub target: String,
+    /// Where it appears; `None` for a secret that is only a variable.
+    pub target: Option<String>,
     /// Whether it cannot be written.
     pub read_only: bool,
     /// What it is, `from` and `source` as written.
@@ -272,6 +273,7 @@ impl Default for Options {
             platform: Platform::host(),
             build_platform: Platform::host(),
             show_platforms: false,
+            run: RunPolicy::default(),
         }
     }
 }
@@ -305,4 +307,6 @@ pub struct Options {
     pub build_platform: Platform,
     /// Whether steps are shown with their platform, because there are builds for others.
     pub show_platforms: bool,
+    /// What RUN instructions may do.
+    pub run: RunPolicy,
 }

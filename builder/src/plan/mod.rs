@@ -15,6 +15,7 @@ pub mod describe;
 mod graph;
 mod instruction;
 mod outline;
+mod policy;
 mod problem;
 mod scope;
 mod stage;
@@ -24,6 +25,7 @@ pub use graph::{
     Stage, Step, Workdir,
 };
 pub use outline::{Planned, plan, predefined};
+pub use policy::RunPolicy;
 pub use problem::Problems;
 
 #[cfg(test)]

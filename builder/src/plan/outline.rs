@@ -32,11 +32,12 @@ pub fn plan(
     let last = file.stages.last().and_then(|stage| stage.name());
     let target = options.target.as_deref().or(last);
     let platforms = (&options.build_platform, &options.platform);
-    let globals =
-        Globals::new(file, &options.build_args, platforms, target).map_err(|(index, reason)| {
+    let globals = Globals::new(file, &options.build_args, platforms, target, options.run).map_err(
+        |(index, reason)| {
             let span = file.globals[index].span();
             Problems(vec![error(Code::BadExpansion, span, reason.to_string())])
-        })?;
+        },
+    )?;
     let mut outline = Outline {
         file,
         options,

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 
 use oci::Platform;
 
+use super::policy::RunPolicy;
 use crate::dockerfile::expand::{ExpandError, Expander};
 use crate::dockerfile::suggest::nearest;
 use crate::dockerfile::{ArgDeclaration, Dockerfile};
@@ -62,6 +63,8 @@ pub(super) struct Globals {
     build_args: BTreeMap<String, String>,
     /// The expander of the file.
     pub(super) expander: Expander,
+    /// What RUN may do.
+    pub(super) run: RunPolicy,
 }
 
 impl Globals {
@@ -76,11 +79,13 @@ impl Globals {
         build_args: &BTreeMap<String, String>,
         platforms: (&Platform, &Platform),
         target: Option<&str>,
+        run: RunPolicy,
     ) -> Result<Self, (usize, ExpandError)> {
         let mut globals = Self {
             variables: platform_variables(platforms, target, build_args),
             build_args: build_args.clone(),
             expander: Expander::new(file.escape),
+            run,
         };
         for (index, instruction) in file.globals.iter().enumerate() {
             let crate::dockerfile::Kind::Arg(declarations) = &instruction.kind else { continue };
@@ -113,6 +118,12 @@ impl Globals {
         let unset = self.expander.word(text, &lookup).ok()?.unset;
         let near = |name: &String| nearest(name, self.variables.names()).map(str::to_owned);
         unset.iter().find_map(near)
+    }
+
+    /// Returns what cache mounts are kept apart by, as with BuildKit.
+    pub(super) fn cache_namespace(&self) -> Option<&str> {
+        let given = self.build_args.get("BUILDKIT_CACHE_MOUNT_NS").map(String::as_str);
+        given.filter(|namespace| !namespace.is_empty())
     }
 
     /// Returns the proxies that were given, in both spellings, for the processes of RUN.

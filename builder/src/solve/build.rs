@@ -14,6 +14,7 @@ use super::copy::Scan;
 use super::emulate;
 use super::images::{Images, Pull, Sources};
 use super::last::{Builds, Last};
+use super::run::RunOptions;
 use super::schedule::Tasks;
 use super::step::Steps;
 use crate::cache::Caching;
@@ -37,6 +38,8 @@ pub struct Request<'a> {
     pub identity: String,
     /// What it takes over from earlier builds.
     pub cache: Caching,
+    /// What its RUN steps find around them.
+    pub run: RunOptions,
     /// The latest time in new layers and configs, in seconds since 1970.
     pub clamp: Option<i64>,
     /// How many things may happen at once.
@@ -186,10 +189,14 @@ impl Layout {
             let mut last = add(Task::Begin { stage: index }, base.into_iter().collect(), &mut list);
             for (number, step) in stage.steps.iter().enumerate() {
                 let mut before = vec![last];
+                let mut has_scan = false;
                 for origin in step.origins() {
                     match origin {
                         Origin::Stage(stage) => before.extend(ends.get(stage)),
+                        // One scan finds all that a step takes from the context.
+                        Origin::Context if has_scan => {}
                         Origin::Context => {
+                            has_scan = true;
                             let scan = Task::Scan { stage: index, step: number };
                             before.push(add(scan, Vec::new(), &mut list));
                         }

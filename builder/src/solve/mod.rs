@@ -17,6 +17,7 @@
 
 mod assemble;
 mod build;
+pub mod caches;
 mod cancel;
 mod copy;
 mod emulate;
@@ -32,3 +33,4 @@ pub use cancel::{Cancel, Guard};
 pub(crate) use images::known_config;
 pub use images::{Place, Pull, Sources};
 pub use last::{Builds, Last};
+pub use run::{AgentSource, Agents, RunOptions, SecretSource, Secrets};

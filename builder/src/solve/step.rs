@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use oci::{DiffId, Digest, MediaType};
 use store::layers::{LayerOptions, Snapshot};
@@ -10,15 +10,16 @@ use store::{Lease, StepRecord};
 
 use super::assemble::{Layer, State, timestamp};
 use super::build::Request;
+use super::caches::Caches;
 use super::copy::{self, Scan, Site};
 use super::images::Images;
 use super::last::{Builds, Last};
-use super::run::{self, Common, Place};
+use super::run::{self, Place, Source};
 use super::view::{Packed, Stacked, View};
 use crate::copy::Written;
 use crate::error::Result;
 use crate::event::{Event, Why};
-use crate::key::{self, Parts};
+use crate::key::{self, Around, Parts};
 use crate::plan::{self, Action, Origin};
 use crate::tree::{Empty, Mtime, Tree};
 
@@ -34,8 +35,8 @@ pub(super) struct Steps<'a> {
     finished: Condvar,
     /// The parts of the keys of all steps so far.
     known: Mutex<BTreeMap<String, Parts>>,
-    /// Made when the first RUN is.
-    common: OnceLock<Common>,
+    /// What the RUN steps have in common.
+    shared: run::Shared,
     views: Mutex<BTreeMap<String, Arc<View>>>,
 }
 
@@ -59,7 +60,7 @@ impl<'a> Steps<'a> {
             running: Mutex::default(),
             finished: Condvar::new(),
             known: Mutex::default(),
-            common: OnceLock::new(),
+            shared: run::Shared::default(),
             views: Mutex::default(),
         }
     }
@@ -71,10 +72,20 @@ impl<'a> Steps<'a> {
 
     /// Finds and digests what a step takes from the build context.
     pub(super) fn scan(&self, step: &plan::Step) -> Result<Scan> {
-        let Action::Copy(copy) = &step.action else {
-            unreachable!("only copies take files from the context");
-        };
-        copy::scan(copy, self.request.context, self.request.threads)
+        let Request { context, threads, .. } = *self.request;
+        match &step.action {
+            Action::Copy(copy) => copy::scan(copy, context, threads),
+            Action::Run(run) => run::scan(run, |origin| self.tree(origin), threads),
+            Action::Workdir(_) => unreachable!("a WORKDIR takes no files from the context"),
+        }
+    }
+
+    /// Returns the files of an origin that is a build context.
+    fn tree(&self, origin: &Origin) -> Option<&'a dyn Tree> {
+        match origin {
+            Origin::Context => Some(self.request.context),
+            Origin::Stage(_) | Origin::Image(_) => None,
+        }
     }
 
     /// Does a step on top of `before`; returns its layer, and whether it was recorded.
@@ -168,15 +179,6 @@ impl<'a> Steps<'a> {
                 }
             }
         }
-    }
-
-    fn common(&self) -> Result<&Common> {
-        if let Some(common) = self.common.get() {
-            return Ok(common);
-        }
-        let made = Common::create(self.lease)?;
-        // Two at once make two, and agree on one; both go with the lease.
-        Ok(self.common.get_or_init(|| made))
     }
 
     /// Returns the files of a stack of layers.
@@ -305,7 +307,13 @@ impl Doing<'_> {
         let base: Vec<DiffId> = self.before.iter().map(|layer| layer.diff_id).collect();
         let clamp = self.steps.request.clamp;
         Ok(match &self.step.action {
-            Action::Run(run) => key::run(run, &base, &[], clamp),
+            Action::Run(run) => {
+                let mounted: Vec<String> = self.mounted(run)?.into_iter().flatten().collect();
+                let settings = self.steps.request.run.key();
+                let files = self.scan.map(|scan| &scan.content.digest);
+                let around = Around { mounted: &mounted, files, settings: &settings };
+                key::run(run, &base, around, clamp)
+            }
             Action::Workdir(workdir) => key::workdir(workdir, &base, clamp),
             Action::Copy(copy) => {
                 let files = match self.scan {
@@ -317,9 +325,9 @@ impl Doing<'_> {
         })
     }
 
-    /// Returns the layers that a copy takes files from.
-    fn origin(&self, copy: &plan::Copy) -> Vec<Layer> {
-        match &copy.origin {
+    /// Returns the layers that files are taken from.
+    fn layers(&self, origin: &Origin) -> Vec<Layer> {
+        match origin {
             Origin::Context => Vec::new(),
             Origin::Stage(stage) => (self.stages)(*stage),
             Origin::Image(name) => State::of_image(&self.steps.images.images[name]).layers,
@@ -329,7 +337,7 @@ impl Doing<'_> {
     /// Returns the content digest of files of a stage or image, which are read only once.
     fn content(&self, copy: &plan::Copy) -> Result<Digest> {
         let Steps { lease, request, .. } = self.steps;
-        let layers = self.origin(copy);
+        let layers = self.layers(&copy.origin);
         let diff_ids: Vec<DiffId> = layers.iter().map(|layer| layer.diff_id).collect();
         let memo = copy::content_key(copy, &diff_ids);
         let known = lease.store().steps().get(lease, &memo)?;
@@ -376,7 +384,7 @@ impl Doing<'_> {
         if let Some(scan) = self.scan {
             return copy::execute(copy, scan, self.steps.request.context, &site);
         }
-        let source = self.steps.view(&self.origin(copy))?;
+        let source = self.steps.view(&self.layers(&copy.origin))?;
         let scan = copy::scan(copy, &*source, self.steps.request.threads)?;
         copy::execute(copy, &scan, &*source, &site)
     }
@@ -386,18 +394,72 @@ impl Doing<'_> {
         let snapshot = self.steps.snapshot(self.before)?;
         let active = lease.active(&snapshot)?;
         let place = Place {
-            common: self.steps.common()?,
+            lease,
+            options: &request.run,
+            shared: &self.steps.shared,
             lowers: active.lowers().to_vec(),
             upper: active.upper(),
             work: active.work(),
             log: builds.log(key),
-            caches: builds.root().join("caches"),
+            caches: Caches::new(builds.root()),
+            sources: &self.sources(run)?,
+            contents: &self.mounted(run)?,
+            base: &|| self.steps.look(self.before),
             step: self.number,
+            cancel: request.cancel,
+            events: request.events,
         };
-        run::execute(run, &place, request.cancel, request.events)?;
+        let changed = run::execute(run, &place)?;
         let options = LayerOptions { clamp: request.clamp, ..LayerOptions::default() };
         let layer = active.into_layer(&options)?;
-        Ok(Written { diff_id: layer.diff_id, blob: layer.descriptor, changed: None })
+        Ok(Written { diff_id: layer.diff_id, blob: layer.descriptor, changed })
+    }
+
+    /// Returns where the files of each mount of a RUN are.
+    fn sources(&self, run: &plan::Run) -> Result<Vec<Option<Source<'_>>>> {
+        let source = |(index, mount): (usize, &plan::RunMount)| {
+            let Some(origin) = &mount.origin else { return Ok(None) };
+            Ok(Some(match (self.steps.tree(origin), self.scan) {
+                (Some(tree), Some(scan)) => Source::Tree {
+                    tree,
+                    selected: &scan.selections[index][0],
+                    content: scan.content.digest,
+                },
+                _ => Source::Layers(self.steps.snapshot(&self.layers(origin))?),
+            }))
+        };
+        run.mounts.iter().enumerate().map(source).collect()
+    }
+
+    /// Returns what the key of a RUN knows of each mount from a stage or image.
+    fn mounted(&self, run: &plan::Run) -> Result<Vec<Option<String>>> {
+        let content = |mount: &plan::RunMount| match &mount.origin {
+            None => Ok(None),
+            Some(origin) if self.steps.tree(origin).is_some() => Ok(None),
+            Some(origin) => self.mount_content(&self.layers(origin), mount).map(Some),
+        };
+        run.mounts.iter().map(content).collect()
+    }
+
+    /// Returns what tells the files of a mount from others. Those of a whole root are known
+    /// by its layers; others are read, once.
+    fn mount_content(&self, layers: &[Layer], mount: &plan::RunMount) -> Result<String> {
+        let Steps { lease, request, .. } = self.steps;
+        let diff_ids: Vec<DiffId> = layers.iter().map(|layer| layer.diff_id).collect();
+        let state = key::state(&diff_ids);
+        let Some(source) = run::source_of(mount).filter(|source| *source != "/") else {
+            return Ok(state);
+        };
+        let memo = run::content_key(&state, source);
+        let steps = lease.store().steps();
+        let known = steps.get(lease, &memo)?;
+        if let Some(known) = known.and_then(|record| record.extra.as_str().map(str::to_owned)) {
+            return Ok(known);
+        }
+        let view = self.steps.view(layers)?;
+        let digest = run::content(&*view, source, request.threads)?.to_string();
+        steps.put(lease, &memo, &StepRecord::note(digest.clone().into()))?;
+        Ok(digest)
     }
 }
 

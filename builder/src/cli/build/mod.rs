@@ -3,6 +3,7 @@
 mod cache;
 mod call;
 mod output;
+mod run;
 mod summary;
 
 use std::collections::BTreeMap;
@@ -63,6 +64,8 @@ pub(super) struct BuildArgs {
     output: output::OutputArgs,
     #[command(flatten)]
     call: call::CallArgs,
+    #[command(flatten)]
+    run: run::RunArgs,
     /// Directory with the files to build from
     context: PathBuf,
 }
@@ -110,6 +113,7 @@ pub(super) fn run_with(
     }
     let file = parsed(&shown, &text, &options)?;
     let clamp = clamp(&options)?;
+    let run_options = args.run.options()?;
 
     let store = context.store()?;
     let lease = store.lease()?;
@@ -138,6 +142,7 @@ pub(super) fn run_with(
         options: Options { platform: platform.clone(), ..options.clone() },
         context: &build_context,
         cache: args.cache.caching(),
+        run: run_options.clone(),
         clamp,
         threads: std::thread::available_parallelism().map_or(4, |n| n.get().max(4)),
         clock: &environment::now,
@@ -272,6 +277,7 @@ fn options(args: &BuildArgs) -> anyhow::Result<Options> {
         build_args,
         labels,
         show_platforms: args.output.platforms().len() > 1,
+        run: args.run.policy(),
         ..Options::default()
     })
 }

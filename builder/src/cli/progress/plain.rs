@@ -15,6 +15,8 @@ pub(super) struct Lines {
     current: Option<usize>,
     /// The transfers that were reported as complete.
     complete: BTreeSet<(usize, String)>,
+    /// The memory that steps used, until they are done.
+    peaks: BTreeMap<usize, u64>,
 }
 
 impl Lines {
@@ -50,9 +52,13 @@ impl Lines {
             Event::Transfer { .. } => {}
             Event::Done { step, took } => {
                 self.switch_to(*step, &mut out);
-                let _ = writeln!(out, "#{step} DONE {}", seconds(*took));
+                let peak = self.peaks.remove(step);
+                let peak = peak.map(|bytes| format!(", peak memory {}", super::human_size(bytes)));
+                let _ =
+                    writeln!(out, "#{step} DONE {}{}", seconds(*took), peak.unwrap_or_default());
                 self.end(&mut out);
             }
+            Event::MemoryPeak { step, bytes } => drop(self.peaks.insert(*step, *bytes)),
             Event::Failed { step, message } => {
                 self.switch_to(*step, &mut out);
                 let _ = writeln!(out, "#{step} ERROR: {message}");

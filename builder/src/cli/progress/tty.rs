@@ -67,6 +67,8 @@ struct Step {
     state: State,
     since: Instant,
     why: Option<Why>,
+    /// The most memory that its processes used.
+    peak_memory: Option<u64>,
     log: VecDeque<String>,
     transfers: BTreeMap<String, (u64, Option<u64>)>,
     is_printed: bool,
@@ -108,6 +110,7 @@ impl Screen {
                     state: State::Waiting,
                     since: Instant::now(),
                     why: None,
+                    peak_memory: None,
                     log: VecDeque::new(),
                     transfers: BTreeMap::new(),
                     is_printed: false,
@@ -124,6 +127,11 @@ impl Screen {
             }
             Event::Cached { step } => self.set(step, State::Cached),
             Event::Done { step, took } => self.set(step, State::Done(took)),
+            Event::MemoryPeak { step, bytes } => {
+                if let Some(step) = self.steps.get_mut(&step) {
+                    step.peak_memory = Some(bytes);
+                }
+            }
             Event::Failed { step, .. } => self.set(step, State::Failed),
             Event::Cancelled { step } => self.set(step, State::Cancelled),
             Event::Running { step, why } => {
@@ -224,7 +232,10 @@ impl Screen {
             State::Waiting => (" ", "0", String::new()),
             State::Running => (">", "36", seconds(step.since.elapsed())),
             State::Cached => ("=", "2", "cached".to_owned()),
-            State::Done(took) => ("+", "32", seconds(*took)),
+            State::Done(took) => {
+                let memory = step.peak_memory.map(|bytes| format!("{}  ", human_size(bytes)));
+                ("+", "32", format!("{}{}", memory.unwrap_or_default(), seconds(*took)))
+            }
             State::Failed => ("x", "1;31", "failed".to_owned()),
             State::Cancelled => ("-", "33", "cancelled".to_owned()),
         };

@@ -1,29 +1,33 @@
 //! RUN: the command, its environment and its mounts.
 
 use super::{Applied, Applying};
-use crate::dockerfile::{Code, MountKind, MountText, RunInstruction, RunSecurity, Script};
+use crate::dockerfile::{
+    Code, MountKind, MountText, RunInstruction, RunNetwork, RunSecurity, Script,
+};
 use crate::plan::config;
-use crate::plan::graph::{Action, Run, RunMount};
+use crate::plan::graph::{Action, Origin, Run, RunMount};
+use crate::plan::outline::origin;
+
+/// The variable by which programs find the SSH agent.
+const AGENT_VARIABLE: &str = "SSH_AUTH_SOCK";
+/// An image without files, as `from` names it.
+const SCRATCH: &str = "scratch";
 
 impl Applying<'_, '_> {
     pub(super) fn run(&mut self, run: &RunInstruction) -> Applied {
         let RunInstruction { script, mounts, network, security, devices } = run;
-        if *security == RunSecurity::Insecure {
-            return Err(self.unsupported("RUN --security=insecure"));
-        }
+        let network = self.allowed(*network, *security)?;
         if !devices.is_empty() {
-            return Err(self.unsupported("RUN --device"));
+            return Err(self.unsupported("RUN --device (CDI)"));
         }
         let text = self.display();
         let args = script.to_args(&config::shell(&self.stage.image.config));
-        let mut found = Vec::new();
+        let mut found: Vec<RunMount> = Vec::new();
         for mount in mounts {
-            found.push(self.mount(mount)?);
+            let sockets = found.iter().filter(|mount| is_ssh(mount)).count();
+            found.push(self.mount(mount, sockets)?);
         }
-        let mut env = self.stage.scope.variables.to_env();
-        if !env.iter().any(|entry| entry.starts_with("PATH=")) {
-            env.push(config::DEFAULT_PATH.to_owned());
-        }
+        let env = self.run_env(&found);
         let created_by = format!("{} # buildkit", self.stage.scope.run_line(&args));
         let script = match script {
             Script::File { name, content } => Some((name.clone(), content.clone())),
@@ -37,35 +41,91 @@ impl Applying<'_, '_> {
             user: self.stage.image.config.user.clone().unwrap_or_default(),
             script,
             mounts: found,
-            network: *network,
+            network,
             security: *security,
         };
         self.step(Action::Run(run), text, created_by);
         Ok(())
     }
 
-    fn mount(&self, text: &MountText) -> Applied<RunMount> {
+    /// Refuses what the build does not allow; returns the network of the RUN.
+    fn allowed(&self, network: RunNetwork, security: RunSecurity) -> Applied<RunNetwork> {
+        let policy = self.stage.globals.run;
+        let refused = |what: &str| {
+            let message = format!("{what} is not allowed (`--allow {what}` permits it)");
+            self.problem(Code::NotAllowed, message)
+        };
+        if security == RunSecurity::Insecure && !policy.allow_insecure {
+            return Err(refused("security.insecure"));
+        }
+        if network == RunNetwork::Host && !policy.allow_host_network {
+            return Err(refused("network.host"));
+        }
+        Ok(if network == RunNetwork::Default { policy.network } else { network })
+    }
+
+    fn run_env(&self, mounts: &[RunMount]) -> Vec<String> {
+        let mut env = self.stage.scope.variables.to_env();
+        if !env.iter().any(|entry| entry.starts_with("PATH=")) {
+            env.push(config::DEFAULT_PATH.to_owned());
+        }
+        let socket = mounts.iter().find(|mount| is_ssh(mount));
+        if let Some(RunMount { target: Some(target), .. }) = socket
+            && self.stage.scope.variables.get(AGENT_VARIABLE).is_none()
+        {
+            env.push(format!("{AGENT_VARIABLE}={target}"));
+        }
+        env
+    }
+
+    /// Resolves a `--mount`; `sockets` is the number of agents mounted before it.
+    fn mount(&self, text: &MountText, sockets: usize) -> Applied<RunMount> {
         let lookup = |name: &str| self.stage.scope.variables.get(name).map(str::to_owned);
         let mount = text
             .resolve(self.stage.file.escape, &lookup)
             .map_err(|reason| self.problem(Code::BadMount, reason.to_string()))?;
-        let kind = match &mount.kind {
-            MountKind::Tmpfs { .. } => "tmpfs",
-            MountKind::Cache { from: None, .. } => "cache",
-            MountKind::Cache { from: Some(_), .. } => {
-                return Err(self.unsupported("RUN --mount=type=cache,from="));
+        let mut kind = mount.kind;
+        let target = match (&kind, mount.target) {
+            (_, Some(target)) => Some(config::join(self.stage.cwd(), &target)),
+            (MountKind::Secret { .. }, None) => None,
+            (MountKind::Ssh { .. }, None) => Some(format!("/run/buildkit/ssh_agent.{sockets}")),
+            (MountKind::Bind { .. } | MountKind::Cache { .. } | MountKind::Tmpfs { .. }, None) => {
+                Some(self.stage.cwd().to_owned())
             }
-            MountKind::Bind { .. } => return Err(self.unsupported("RUN --mount=type=bind")),
-            MountKind::Secret { .. } => return Err(self.unsupported("RUN --mount=type=secret")),
-            MountKind::Ssh { .. } => return Err(self.unsupported("RUN --mount=type=ssh")),
         };
-        let Some(target) = &mount.target else {
-            return Err(self.problem(Code::BadMount, format!("a {kind} mount needs a target")));
-        };
-        let target = config::join(self.stage.cwd(), target);
-        if target == "/" {
+        if target.as_deref() == Some("/") {
             return Err(self.problem(Code::BadMount, "invalid mount target \"/\""));
         }
-        Ok(RunMount { target, read_only: mount.read_only, kind: mount.kind, origin: None })
+        let from = match &kind {
+            MountKind::Bind { from: None, .. } => None,
+            MountKind::Bind { from, .. } | MountKind::Cache { from, .. } => from.clone(),
+            MountKind::Tmpfs { .. } | MountKind::Secret { .. } | MountKind::Ssh { .. } => None,
+        };
+        let mut origin = match from.as_deref() {
+            None | Some(SCRATCH) => None,
+            Some(from) => Some(self.mount_origin(from)?),
+        };
+        match &mut kind {
+            MountKind::Bind { from: None, .. } => origin = Some(Origin::Context),
+            // Nothing is in there, and what is written is thrown away.
+            MountKind::Bind { .. } if origin.is_none() => {
+                kind = MountKind::Tmpfs { size_bytes: None };
+            }
+            MountKind::Cache { id, .. } => {
+                if let Some(namespace) = self.stage.globals.cache_namespace() {
+                    *id = format!("{namespace}/{id}");
+                }
+            }
+            _ => {}
+        }
+        Ok(RunMount { target, read_only: mount.read_only, kind, origin })
     }
+
+    fn mount_origin(&self, from: &str) -> Applied<Origin> {
+        origin(self.stage.file, self.stage.index, from, self.instruction.span())
+    }
+}
+
+fn is_ssh(mount: &RunMount) -> bool {
+    matches!(mount.kind, MountKind::Ssh { .. })
 }
