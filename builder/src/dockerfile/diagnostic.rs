@@ -51,6 +51,8 @@ pub enum Code {
     BadHeredoc,
     /// A `--mount` that makes no sense.
     BadMount,
+    /// More stages than any file needs.
+    TooManyStages,
     /// A stage name that is not one.
     BadStageName,
     /// A variable where none is expanded.
@@ -94,6 +96,7 @@ impl Code {
             Self::BadJson => "bad-json",
             Self::BadHeredoc => "bad-heredoc",
             Self::BadMount => "bad-mount",
+            Self::TooManyStages => "too-many-stages",
             Self::BadStageName => "bad-stage-name",
             Self::NoExpansion => "no-expansion",
             Self::IgnoredFlag => "ignored-flag",

@@ -11,6 +11,10 @@ use super::source::{Line, Logical, MAX_LINE_BYTES, Source, is_comment, strip_con
 use super::suggest::nearest;
 use super::words::Text;
 
+/// Files of people have tens of stages. Stages that stand on each other are planned one in the
+/// other, so a million of them would end the builder's stack.
+const MAX_STAGES: usize = 1000;
+
 /// Parses a Dockerfile. Never fails: whatever cannot be understood is left out
 /// of the tree and explained in a [`Diagnostic`] of severity error that points
 /// at its text. All problems of the file are reported, in its order.
@@ -293,6 +297,13 @@ impl<'a> Parser<'a> {
             },
         };
         if node.keyword == Keyword::From {
+            if self.stages.len() == MAX_STAGES {
+                let message = format!("a Dockerfile has at most {MAX_STAGES} stages");
+                let range = node.keyword_word.range.clone();
+                context.problems.error(Code::TooManyStages, range, message);
+                self.place = Place::BrokenStage;
+                return;
+            }
             let from = instruction::from(&node, &mut context);
             self.place = if from.is_some() { Place::Stage } else { Place::BrokenStage };
             let stage = from.map(|from| Stage { node: written, from, instructions: Vec::new() });

@@ -103,13 +103,17 @@ impl Ignore {
     }
 
     /// Returns whether `path`, relative to the root and with `/` between its
-    /// parts, is excluded. The root itself never is.
+    /// parts, is excluded. The root itself never is, but `/` is a path like others.
     #[must_use]
     pub fn matches(&self, path: &str) -> bool {
-        let path = path.trim_matches('/');
-        if self.is_empty() || matches!(path, "" | ".") {
+        if self.is_empty() {
             return false;
         }
+        let path = match path.trim_matches('/') {
+            "" if !path.is_empty() => return self.check("/", &Matched::default()).0,
+            "" | "." => return false,
+            path => path,
+        };
         let mut parent = Matched::default();
         for (at, _) in path.match_indices('/') {
             parent = self.check(&path[..at], &parent).1;

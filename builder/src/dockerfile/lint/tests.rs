@@ -171,8 +171,12 @@ fn variables() {
             "7 UndefinedVar: Usage of undefined variable '$t'",
         ],
     );
-    // Of a base that is not known, nothing is said.
+    // What a base that is not known sets is not known, but slips of the keyboard are.
     check("FROM unknown\nENV a=$JAVA_HOME\n", &[]);
+    check(
+        "FROM unknown\nARG VERSION\nENV a=$VERSOIN b=$PAHT\n",
+        &["3 UndefinedVar: Usage of undefined variable '$PAHT' (did you mean $PATH?)"],
+    );
 }
 
 #[test]

@@ -291,16 +291,19 @@ impl Walk<'_> {
         report: &mut Report,
     ) -> Result<String, ExpandError> {
         let expanded = expander.word(text, &|name| self.state.variables.get(name).cloned())?;
-        if self.state.is_known {
-            for name in &expanded.unset {
-                if self.state.args.contains(name) || NOT_IN_ENV.contains(&name.as_str()) {
-                    continue;
-                }
-                let names = self.state.variables.keys().map(String::as_str);
-                let near = did_you_mean("$", nearest(name, names));
-                let message = format!("Usage of undefined variable '${name}'{near}");
-                report.add(Rule::UndefinedVar, node.span, message);
+        for name in &expanded.unset {
+            if self.state.args.contains(name) || NOT_IN_ENV.contains(&name.as_str()) {
+                continue;
             }
+            let names = self.state.variables.keys().map(String::as_str);
+            let near = nearest(name, names);
+            // An image that is not here may set it; but not likely where another name is near.
+            if !self.state.is_known && near.is_none() {
+                continue;
+            }
+            let near = did_you_mean("$", near);
+            let message = format!("Usage of undefined variable '${name}'{near}");
+            report.add(Rule::UndefinedVar, node.span, message);
         }
         Ok(expanded.text)
     }

@@ -132,3 +132,17 @@ fn hostile_files_have_few_diagnostics_but_always_an_error() {
     assert!(found.len() <= 201, "{}", found.len());
     assert!(has_errors(&found));
 }
+
+#[test]
+fn stages_have_an_end() {
+    // A chain of 20,000 stages ended the stack of whoever planned it.
+    let chain = |count: usize| {
+        let stage = |at: usize| format!("FROM s{} AS s{at}\n", at - 1);
+        "FROM scratch AS s0\n".to_owned() + &(1..count).map(stage).collect::<String>()
+    };
+    assert!(!has_errors(&parse(&chain(1000)).1));
+    let (file, found) = parse(&chain(1002));
+    assert_eq!(file.stages.len(), 1000);
+    assert_eq!(found[0].to_string(), "a Dockerfile has at most 1000 stages");
+    assert_eq!((found[0].span.line, found[0].span.column, found.len()), (1001, 1, 2));
+}
