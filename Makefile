@@ -3,6 +3,7 @@
 PREFIX ?= /usr/local
 DESTDIR ?=
 CARGO ?= cargo
+FUZZ_SECONDS ?= 60
 RELEASE := target/release
 
 .DEFAULT_GOAL := help
@@ -37,8 +38,12 @@ bench-instructions: ## Counts the instructions of the hot loops with valgrind, a
 	@testdata/install-packages bench
 	$(CARGO) run --release --locked -p bench -- instructions bench/instructions.json $(BENCH)
 
-fuzz-smoke: ## Runs each fuzz target for a minute (needs cargo-fuzz and a nightly toolchain)
-	@for target in $$(cd fuzz && $(CARGO) fuzz list); do (cd fuzz && $(CARGO) fuzz run $$target -- -max_total_time=60) || exit 1; done
+fuzz: ## Runs each fuzz target for FUZZ_SECONDS (60); needs cargo-fuzz, any compiler will do
+	@cd fuzz && for target in $$($(CARGO) fuzz list); do \
+	  mkdir -p corpus/$$target; echo "== $$target"; \
+	  RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run $$target corpus/$$target seeds/$$target -- \
+	    -max_total_time=$(FUZZ_SECONDS) -timeout=10 -print_final_stats=1 || exit 1; \
+	done
 
 install: ## Installs the built programs under PREFIX (/usr/local)
 	@test -x $(RELEASE)/rrun-init || { echo "error: nothing is built; run make build first" >&2; exit 1; }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use builder::dockerfile;
+use builder::dockerfile::{self, Expander};
 use builder::ignore::{Ignore, Matched};
 use builder::plan::{Options, Planned, plan};
 use oci::Platform;
@@ -70,6 +70,37 @@ fn damaged_dockerfiles_are_planned_or_explained() {
         }
     }
     assert!(planned > 100 && refused > 100, "{planned} planned, {refused} refused");
+}
+
+#[test]
+fn damaged_words_expand_or_are_refused() {
+    let (mut expanded, mut refused) = (0, 0);
+    for (name, seed) in seeds("expand") {
+        for text in damaged(&seed) {
+            let (environment, word) = text.split_once('\0').unwrap_or(("FOO=x", &text));
+            let lookup = |wanted: &str| {
+                let mut pairs = environment.lines().filter_map(|line| line.split_once('='));
+                pairs.find(|(set, _)| *set == wanted).map(|(_, value)| value.to_owned())
+            };
+            for expander in [Expander::new('\\'), Expander::new('`'), Expander::heredoc()] {
+                let whole = expander.word(word, &lookup);
+                let words = expander.words(word, &lookup);
+                assert_eq!(whole.is_ok(), words.is_ok(), "{name}: {word:?}");
+                match whole {
+                    Ok(whole) => {
+                        expanded += 1;
+                        assert!(whole.used.iter().all(|name| lookup(name).is_some()), "{word:?}");
+                        assert!(whole.unset.iter().all(|name| lookup(name).is_none()), "{word:?}");
+                    }
+                    Err(error) => {
+                        refused += 1;
+                        assert_eq!(error.text, word, "{name}");
+                    }
+                }
+            }
+        }
+    }
+    assert!(expanded > 1000 && refused > 1000, "{expanded} expanded, {refused} refused");
 }
 
 #[test]
