@@ -11,6 +11,7 @@ use super::copy::{self, CopyOptions};
 use super::error::{Error, Result};
 use super::event::Sink;
 use super::lazy::{self, Resolved};
+use super::get::{self, Get, Got};
 use super::login;
 use super::options::ClientOptions;
 use super::pull::{self, PullOptions, Pulled};
@@ -211,6 +212,16 @@ impl Client {
     /// [`Error::Unauthorized`] if it does not, or whatever keeps it from answering.
     pub fn login(&self, registry: &str, credential: &Credential, sink: &Sink<'_>) -> Result<()> {
         self.run(login::check(&self.transport, registry, credential.clone(), sink))
+    }
+
+    /// Gets a file by its address, which need not be a registry's; its content becomes a blob that
+    /// the lease keeps.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] says what failed, on what, and why; more than the bytes allowed are an error too.
+    pub fn get(&self, lease: &Lease, get: &Get<'_>, sink: &Sink<'_>) -> Result<Got> {
+        self.run(get::get(&self.transport, lease, get, sink))
     }
 
     /// Stops what is under way in all threads, which returns [`Error::Cancelled`], and refuses

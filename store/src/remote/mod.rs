@@ -10,6 +10,7 @@
 //!  │   └─ upload    one blob: asked for, mounted, or sent; resumed
 //!  │       └─ source   its bytes: from the store, or relayed from another registry
 //!  ├─ documents     manifests and indexes, fetched and put
+//!  ├─ get           any file by its address
 //!  └─ login         checks credentials; auth writes them down
 //!      transport    one request: redirects, tokens, retries
 //!       ├─ hosts    which scheme, proxy and certificates a host wants
@@ -35,6 +36,7 @@ mod documents;
 mod download;
 mod error;
 mod event;
+mod get;
 mod hosts;
 mod lazy;
 mod login;
@@ -55,6 +57,7 @@ pub use copy::CopyOptions;
 pub use error::{Error, Result};
 pub use event::{Event, Sink, Task};
 pub use lazy::Resolved;
+pub use get::{Get, Got};
 pub use options::{ClientOptions, Proxies};
 pub use pull::{PullOptions, Pulled};
 pub use push::PushOptions;

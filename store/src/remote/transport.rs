@@ -16,7 +16,7 @@ use super::options::ClientOptions;
 use super::retry::{self, Failure, Patience};
 
 /// Blobs come from a storage host after one redirect, or two behind a mirror.
-const MAX_REDIRECTS: usize = 5;
+pub(super) const MAX_REDIRECTS: usize = 5;
 
 /// How often one request may be refused for its credentials: without a token, and with an old one.
 const MAX_REFUSALS: usize = 2;
@@ -199,14 +199,24 @@ impl Transport {
         response: &mut Response,
         call: &Call<'_>,
     ) -> Result<Option<Bytes>, Failure> {
+        self.next_piece(response, &call.host.name, call.what).await
+    }
+
+    /// Returns the next piece of an answer to any request.
+    pub(super) async fn next_piece(
+        &self,
+        response: &mut Response,
+        host: &str,
+        what: &str,
+    ) -> Result<Option<Bytes>, Failure> {
         match tokio::time::timeout(self.hosts.options().timeout, response.chunk()).await {
             Ok(Ok(piece)) => Ok(piece),
             Ok(Err(error)) => {
-                let (host, what) = (call.host.name.clone(), call.what.to_owned());
+                let (host, what) = (host.to_owned(), what.to_owned());
                 let reason = innermost(&error);
                 Err(Failure::passing(Error::Interrupted { host, what, reason }))
             }
-            Err(_) => Err(Failure::passing(Error::timed_out(&call.host.name, call.what))),
+            Err(_) => Err(Failure::passing(Error::timed_out(host, what))),
         }
     }
 
@@ -290,7 +300,7 @@ pub(super) async fn error_of(response: Response, call: &Call<'_>) -> Failure {
 }
 
 /// Reads what little text an answer has, so that its connection can be used again.
-async fn text_of(mut response: Response) -> Vec<u8> {
+pub(super) async fn text_of(mut response: Response) -> Vec<u8> {
     let mut text = Vec::new();
     let read = async {
         while let Ok(Some(chunk)) = response.chunk().await {

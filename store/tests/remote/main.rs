@@ -4,6 +4,7 @@
 
 mod auth;
 mod copy;
+mod get;
 mod pull;
 mod push;
 mod registry;
