@@ -69,6 +69,44 @@ pub enum Error {
         reason: String,
     },
 
+    /// A file that cannot be had from a web server.
+    #[error("cannot fetch {url}")]
+    Download {
+        /// Its address.
+        url: String,
+        /// Why not.
+        source: Box<store::remote::Error>,
+    },
+
+    /// A git repository that cannot be had.
+    #[error("cannot fetch {remote}: {reason}")]
+    Git {
+        /// Its address.
+        remote: String,
+        /// Why not, in git's words where there are any.
+        reason: String,
+    },
+
+    /// What was fetched is not what `--checksum` says.
+    #[error("digest mismatch for {what}: {actual} (expected: {expected})")]
+    Checksum {
+        /// Its address.
+        what: String,
+        /// What it is.
+        actual: String,
+        /// What it has to be.
+        expected: String,
+    },
+
+    /// A build context that cannot be used.
+    #[error("cannot use build context {context}: {reason}")]
+    Context {
+        /// The context as it was given.
+        context: String,
+        /// Why not.
+        reason: String,
+    },
+
     /// A value that an instruction cannot take, found after expansion.
     #[error("{0}")]
     Instruction(String),

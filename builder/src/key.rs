@@ -170,6 +170,11 @@ pub fn copy(copy: &Copy, base: &[DiffId], files: Option<&Digest>, clamp: Option<
         match source {
             // The names that reach the image are in the content digest.
             CopySource::Path(_) => key.field("source", ""),
+            // What they hold now is in the content digest, and so are their names.
+            CopySource::Http { url: _, checksum: _, unpack } => {
+                key.field("http", &unpack.to_string());
+            }
+            CopySource::Git { git: _, keep_git_dir: _ } => key.field("git", ""),
             CopySource::Inline { name, content } => {
                 key.field("inline", name);
                 key.field("content", content);

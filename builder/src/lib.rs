@@ -18,6 +18,7 @@ pub mod copy;
 pub mod dockerfile;
 pub mod error;
 pub mod event;
+pub mod fetch;
 pub mod ignore;
 pub mod key;
 pub mod output;

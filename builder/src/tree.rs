@@ -7,10 +7,15 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
+use std::io::{Seek as _, SeekFrom};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
-use crate::error::{Error, Result};
+use store::layers::tar::SparseSegment;
+
+use crate::error::{Error, IoContext as _, Result};
 
 /// Symbolic links followed on the way to one path, as in Linux's own limit.
 const MAX_LINKS: usize = 40;
@@ -123,6 +128,17 @@ impl Node {
     }
 }
 
+/// A part of an open file, which is the content of another.
+#[derive(Clone, Debug)]
+pub struct Slice {
+    /// The file.
+    pub file: Arc<File>,
+    /// Where the content begins.
+    pub offset: u64,
+    /// Which parts of the content are there, one after the other; all of it without.
+    pub sparse: Option<Vec<SparseSegment>>,
+}
+
 /// Something to copy files from or to look paths up in.
 pub trait Tree: Sync {
     /// Returns the file at exactly this path, not following a link at its end.
@@ -185,6 +201,13 @@ pub trait Tree: Sync {
         Ok(found)
     }
 
+    /// Returns where the content of a regular file lies in a larger one, for trees that
+    /// have their files there.
+    fn slice(&self, path: &Path) -> Option<Slice> {
+        let _ = path;
+        None
+    }
+
     /// Returns whether `path` exists but is hidden from this tree by an ignore file.
     fn is_ignored(&self, path: &Path) -> bool {
         let _ = path;
@@ -212,6 +235,54 @@ impl Tree for Empty {
 
     fn content_digest(&self, path: &Path, _node: &Node) -> Result<[u8; 32]> {
         Err(Error::SourceMissing { path: path.to_owned(), ignored: false })
+    }
+}
+
+/// A tree with a single file, whose content is in another.
+#[derive(Debug)]
+pub struct OneFile {
+    name: OsString,
+    node: Node,
+    content: Slice,
+}
+
+impl OneFile {
+    /// Returns a tree with the file `name`, a regular file by its node.
+    #[must_use]
+    pub fn new(name: impl Into<OsString>, node: Node, content: Slice) -> Self {
+        Self { name: name.into(), node, content }
+    }
+}
+
+impl Tree for OneFile {
+    fn lookup(&self, path: &Path) -> Result<Option<Node>> {
+        if path == Path::new(&self.name) {
+            return Ok(Some(self.node.clone()));
+        }
+        Empty.lookup(path)
+    }
+
+    fn list(&self, _path: &Path) -> Result<Vec<OsString>> {
+        Ok(vec![self.name.clone()])
+    }
+
+    fn open(&self, path: &Path) -> Result<File> {
+        if path != Path::new(&self.name) {
+            return Empty.open(path);
+        }
+        // Opened anew, so that each reader has a position of its own.
+        let descriptor = format!("/proc/self/fd/{}", self.content.file.as_raw_fd());
+        let mut file = File::open(&descriptor).doing("open", path)?;
+        file.seek(SeekFrom::Start(self.content.offset)).doing("read", path)?;
+        Ok(file)
+    }
+
+    fn content_digest(&self, path: &Path, _node: &Node) -> Result<[u8; 32]> {
+        crate::context::hash_file(&self.open(path)?, path)
+    }
+
+    fn slice(&self, path: &Path) -> Option<Slice> {
+        (path == Path::new(&self.name)).then(|| self.content.clone())
     }
 }
 

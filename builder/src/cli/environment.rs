@@ -1,9 +1,11 @@
 //! What the program takes from its surroundings: variables, the clock, the user.
 
+use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
+use crate::fetch::Environment;
 use oci::Reference;
 use store::remote::{AuthFile, Client, ClientOptions, Proxies};
 
@@ -83,6 +85,21 @@ pub(super) fn client(registry: &str, insecure: bool) -> Client {
         user_agent: concat!("rbuild/", env!("CARGO_PKG_VERSION")).to_owned(),
         ..ClientOptions::default()
     })
+}
+
+/// Returns what `git` gets of the surroundings: where programs and proxies are, and the
+/// agent and known hosts for ssh.
+pub(super) fn git() -> Environment {
+    let mut variables = BTreeMap::new();
+    let proxies = ["http_proxy", "https_proxy", "all_proxy", "no_proxy"];
+    for name in
+        ["PATH", "SSH_AUTH_SOCK", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"].into_iter().chain(proxies)
+    {
+        variables.extend(variable(name).map(|value| (name.to_owned(), value)));
+    }
+    variables.extend(variable("SSL_CERT_FILE").map(|path| ("GIT_SSL_CAINFO".to_owned(), path)));
+    let known_hosts = variable("HOME").map(|home| PathBuf::from(home).join(".ssh/known_hosts"));
+    Environment { variables, known_hosts }
 }
 
 /// Returns a client for the registry of a reference.

@@ -9,15 +9,21 @@
 //!   symbolic link.
 //! - Everything belongs to 0:0, whoever owns it on this machine.
 
+mod contexts;
 mod directory;
 mod index;
+mod layout;
+mod tar;
 #[cfg(test)]
 mod tests;
 mod walk;
 
+pub use contexts::{Contexts, IndexPath, SharedTree, Source, ignore_file};
 pub use directory::{Context, MAX_ENTRIES};
 pub(crate) use directory::{capability, hash_file, stamp_of};
 pub use index::Index;
+pub use layout::{Layout, SCHEME as LAYOUT_SCHEME};
+pub use tar::TarTree;
 
 use std::path::Path;
 

@@ -17,8 +17,9 @@ use store::layers::{Entry, Kind as LayerKind, Metadata};
 
 use super::members::members;
 use super::place::{Body, Destination, Placement};
+use crate::context::TarTree;
 use crate::error::{Error, IoContext as _, Result};
-use crate::tree::{Kind, Mtime, Node, check_name, normalize, resolve};
+use crate::tree::{Kind, Mtime, Node, Slice, check_name, normalize, resolve};
 
 /// What a hard link inside an archive is told by, instead of an inode's device.
 const ARCHIVE_LINKS: u64 = u64::MAX;
@@ -54,6 +55,14 @@ impl Unpacked {
     pub fn open(file: File, path: &Path, scratch: Scratch<'_>) -> Result<Option<Self>> {
         let tar = open(file, path, scratch)?;
         Ok(tar.map(|tar| Self { tar, path: path.to_owned() }))
+    }
+
+    /// Returns the files in it as a tree.
+    ///
+    /// # Errors
+    /// Returns [`Error::Archive`] for a broken archive.
+    pub fn into_tree(self) -> Result<TarTree> {
+        TarTree::read(&self.tar, &self.path)
     }
 
     /// Places the entries below `to`, which becomes a directory.
@@ -113,7 +122,7 @@ fn place(
             return Ok(());
         }
         check_name(&name)?;
-        let content = Body::Slice { file: Arc::clone(tar), offset, sparse };
+        let content = Body::Slice(Slice { file: Arc::clone(tar), offset, sparse });
         put(placement, &root, &name, entry, content, number)
     })
 }

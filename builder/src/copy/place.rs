@@ -4,15 +4,12 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-
-use store::layers::tar::SparseSegment;
 
 use super::mode::Chmod;
 use super::owner::Owner;
 use super::select::Selected;
 use crate::error::{Error, Result};
-use crate::tree::{Kind, Mtime, Node, Tree, check_name, normalize, resolve};
+use crate::tree::{Kind, Mtime, Node, Slice, Tree, check_name, normalize, resolve};
 
 /// The destination of a COPY: absolute, and whether it was written as a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,14 +39,7 @@ pub enum Body {
     /// Bytes of the Dockerfile itself.
     Inline(Vec<u8>),
     /// A part of an archive.
-    Slice {
-        /// The archive, uncompressed.
-        file: Arc<File>,
-        /// Where the content begins.
-        offset: u64,
-        /// Which parts of the file it fills; all of it without.
-        sparse: Option<Vec<SparseSegment>>,
-    },
+    Slice(Slice),
 }
 
 /// One entry of the layer to be.
@@ -99,12 +89,17 @@ impl<'a> Placement<'a> {
         self.entries
     }
 
-    /// Places one selection at `to` by the rules of COPY.
+    /// Places one selection of `source` at `to` by the rules of COPY.
     ///
     /// # Errors
     /// Returns [`Error::FileOverDirectory`] and [`Error::DirectoryOverFile`] where types
     /// clash, and [`Error::ReservedName`].
-    pub fn place(&mut self, selected: &Selected, to: &Destination) -> Result<()> {
+    pub fn place(
+        &mut self,
+        selected: &Selected,
+        source: &dyn Tree,
+        to: &Destination,
+    ) -> Result<()> {
         for (path, node) in &selected.above {
             let target = resolve(&*self, &to.path.join(path), true)?.path;
             self.parents_of(&target)?;
@@ -112,7 +107,8 @@ impl<'a> Placement<'a> {
         }
         if !selected.node.is_dir() {
             let target = self.file_target(&selected.name, to)?;
-            return self.put(&target, &selected.node, body(&selected.node, &selected.path), true);
+            let body = body(source, &selected.node, &selected.path);
+            return self.put(&target, &selected.node, body, true);
         }
         let target = if selected.is_whole {
             let target = self.directory(&to.path.join(&selected.name))?;
@@ -122,12 +118,8 @@ impl<'a> Placement<'a> {
             self.directory(&to.path)?
         };
         for (relative, node) in &selected.below {
-            self.put(
-                &target.join(relative),
-                node,
-                body(node, &selected.path.join(relative)),
-                true,
-            )?;
+            let body = body(source, node, &selected.path.join(relative));
+            self.put(&target.join(relative), node, body, true)?;
         }
         Ok(())
     }
@@ -137,10 +129,24 @@ impl<'a> Placement<'a> {
     /// # Errors
     /// As [`Self::place`].
     pub fn place_inline(&mut self, name: &str, content: Vec<u8>, to: &Destination) -> Result<()> {
-        let target = self.file_target(Path::new(name), to)?;
         let size = content.len() as u64;
         let node = Node { kind: Kind::File { size }, ..Node::directory(0o644, 0, 0, self.now) };
-        self.put(&target, &node, Body::Inline(content), true)
+        self.place_file(name, &node, Body::Inline(content), to)
+    }
+
+    /// Places a file of its own, such as a downloaded one.
+    ///
+    /// # Errors
+    /// As [`Self::place`].
+    pub fn place_file(
+        &mut self,
+        name: &str,
+        node: &Node,
+        body: Body,
+        to: &Destination,
+    ) -> Result<()> {
+        let target = self.file_target(Path::new(name), to)?;
+        self.put(&target, node, body, true)
     }
 
     /// Makes sure a directory is there and returns where it is, links followed.
@@ -342,9 +348,11 @@ impl Tree for Placement<'_> {
     }
 }
 
-fn body(node: &Node, path: &Path) -> Body {
+fn body(source: &dyn Tree, node: &Node, path: &Path) -> Body {
     match node.kind {
-        Kind::File { .. } => Body::Source(path.to_owned()),
+        Kind::File { .. } => {
+            source.slice(path).map_or_else(|| Body::Source(path.to_owned()), Body::Slice)
+        }
         _ => Body::None,
     }
 }

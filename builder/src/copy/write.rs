@@ -15,7 +15,7 @@ use store::layers::{Entry, Kind as LayerKind, Metadata, Timestamp};
 use super::place::{Body, Placed};
 use crate::context;
 use crate::error::{Error, IoContext as _, Result};
-use crate::tree::{Kind, Node, Tree};
+use crate::tree::{Kind, Node, Slice, Tree};
 
 /// How much content is on its way at once.
 const BUFFER_BYTES: usize = 256 * 1024;
@@ -118,7 +118,7 @@ impl Tar<'_> {
                 self.header(path, content.len() as u64, node)?;
                 self.writer.data(content).doing("write", path)
             }
-            Body::Slice { file, offset, sparse } => {
+            Body::Slice(Slice { file, offset, sparse }) => {
                 let Kind::File { size } = node.kind else { return Ok(()) };
                 self.header(path, size, node)?;
                 match sparse {
@@ -247,7 +247,7 @@ mod tests {
         let selector = Selector { word: "f", parents: false, exclude: &exclude };
         let selected = select(&context, &selector).unwrap();
         let mut placement = Placement::new(&Empty, None, None, Mtime::default());
-        placement.place(&selected[0], &Destination::new("/f")).unwrap();
+        placement.place(&selected[0], &context, &Destination::new("/f")).unwrap();
         let entries = placement.into_entries();
         let store = store::Store::open(&dir.path().join("store")).unwrap();
         let lease = store.lease().unwrap();
@@ -272,7 +272,7 @@ mod tests {
         let exclude = Ignore::default();
         let selector = Selector { word: "f", parents: false, exclude: &exclude };
         let selected = select(&context, &selector).unwrap();
-        placement.place(&selected[0], &Destination::new("/f")).unwrap();
+        placement.place(&selected[0], &context, &Destination::new("/f")).unwrap();
         let how = LayerWriting { clamp: None, check: &|| Err(Error::Cancelled) };
         let error = write_layer(&lease, &context, &placement.into_entries(), &how).unwrap_err();
         assert!(error.is_cancelled());

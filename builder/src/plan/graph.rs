@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use oci::{ImageConfig, Platform};
+use oci::{Digest, ImageConfig, Platform};
 
+use super::contexts::NamedContexts;
 use super::policy::RunPolicy;
 use crate::copy::Chmod;
 use crate::dockerfile::{MountKind, RunNetwork, RunSecurity, Span};
+use crate::fetch::GitRef;
 
 /// What is to be built: the stages that the target needs, in the order of the file.
 #[derive(Clone, Debug)]
@@ -140,6 +142,8 @@ pub struct RunMount {
 pub enum Origin {
     /// The build context.
     Context,
+    /// The files of a named context, by its normal name.
+    Named(String),
     /// A stage, by index.
     Stage(usize),
     /// An image, by its key in [`Plan::images`].
@@ -176,6 +180,22 @@ pub struct Copy {
 pub enum CopySource {
     /// A path or pattern in the origin.
     Path(String),
+    /// A file on a web server.
+    Http {
+        /// Its address.
+        url: String,
+        /// What it has to be.
+        checksum: Option<Digest>,
+        /// Whether it is unpacked if it is an archive.
+        unpack: bool,
+    },
+    /// A git repository.
+    Git {
+        /// Which, and what of it.
+        git: GitRef,
+        /// Whether `.git` is kept.
+        keep_git_dir: bool,
+    },
     /// A heredoc, expanded.
     Inline {
         /// The file's name when the destination is a directory.
@@ -206,7 +226,7 @@ impl Plan {
         needs.extend(stage.steps.iter().flat_map(Step::origins).filter_map(
             |origin| match origin {
                 Origin::Stage(stage) => Some(*stage),
-                Origin::Context | Origin::Image(_) => None,
+                Origin::Context | Origin::Named(_) | Origin::Image(_) => None,
             },
         ));
         needs
@@ -273,6 +293,7 @@ impl Default for Options {
             platform: Platform::host(),
             build_platform: Platform::host(),
             show_platforms: false,
+            contexts: NamedContexts::default(),
             run: RunPolicy::default(),
         }
     }
@@ -307,6 +328,8 @@ pub struct Options {
     pub build_platform: Platform,
     /// Whether steps are shown with their platform, because there are builds for others.
     pub show_platforms: bool,
+    /// `--build-context`.
+    pub contexts: NamedContexts,
     /// What RUN instructions may do.
     pub run: RunPolicy,
 }

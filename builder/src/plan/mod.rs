@@ -11,6 +11,7 @@
 //! ```
 
 mod config;
+mod contexts;
 pub mod describe;
 mod graph;
 mod instruction;
@@ -20,6 +21,7 @@ mod problem;
 mod scope;
 mod stage;
 
+pub use contexts::{NamedContext, NamedContexts};
 pub use graph::{
     Action, Base, Copy, CopySource, HistoryLine, ImageUse, Options, Origin, Plan, Run, RunMount,
     Stage, Step, Workdir,

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use oci::{ImageConfig, Platform, Reference};
 
+use super::contexts::{NamedContext, NamedContexts, all_of};
 use super::graph::{Base, ImageUse, Options, Origin, Plan, Stage};
 use super::problem::{Problems, error};
 use super::scope::{Globals, is_predefined, platform_variables};
@@ -122,11 +123,11 @@ impl Outline<'_> {
         if !self.visited.insert(index) {
             return;
         }
-        let (base, platform) = match self.base(index) {
+        let Beginning { base, platform, files, is_replaced } = match self.base(index) {
             Ok(found) => found,
             Err(problem) => return self.problems.push(problem),
         };
-        let start = match &base {
+        let mut start = match &base {
             Base::Scratch => stage::Start::scratch(&platform),
             Base::Stage(parent) => {
                 self.visit(*parent);
@@ -144,6 +145,12 @@ impl Outline<'_> {
                 }
             },
         };
+        if let Some(name) = files {
+            start = start.with_files(all_of(&name, self.file.stages[index].node.span));
+        }
+        if is_replaced {
+            start = start.replaced();
+        }
         let finished = stage::plan(self.file, index, base, start, &self.globals, self.options);
         match finished {
             Ok(finished) => {
@@ -163,7 +170,8 @@ impl Outline<'_> {
         for instruction in &self.file.stages[index].instructions {
             if let Kind::Copy(copy) = &instruction.kind
                 && let Some(from) = &copy.from
-                && let Ok(origin) = origin(self.file, index, from, instruction.span())
+                && let Ok(origin) =
+                    origin(self.file, &self.options.contexts, index, from, instruction.span())
             {
                 self.use_origin(&origin, instruction.span());
             }
@@ -172,7 +180,7 @@ impl Outline<'_> {
 
     fn use_origin(&mut self, origin: &Origin, span: Span) {
         match origin {
-            Origin::Context => {}
+            Origin::Context | Origin::Named(_) => {}
             Origin::Stage(stage) => self.visit(*stage),
             Origin::Image(name) => {
                 let platform = self.options.platform.clone();
@@ -190,7 +198,7 @@ impl Outline<'_> {
     }
 
     /// Returns what a FROM starts from, and the platform it asks for.
-    fn base(&mut self, index: usize) -> Result<(Base, Platform), Diagnostic> {
+    fn base(&mut self, index: usize) -> Result<Beginning, Diagnostic> {
         let stage = &self.file.stages[index];
         let span = stage.node.span;
         let bad = |message: String| error(Code::BadBase, span, message);
@@ -220,16 +228,82 @@ impl Outline<'_> {
                 })?
             }
         };
+        // A context may stand for the stage itself.
+        let own = stage.name().and_then(|name| self.options.contexts.get(name));
+        if let Some((name, context)) = own {
+            let from = self.context(index, name, context.clone(), platform)?;
+            return Ok(Beginning { is_replaced: true, ..from });
+        }
         if let Some(parent) = find_stage(self.file, &name.to_lowercase(), index) {
-            return Ok((Base::Stage(parent), platform));
+            return Ok(Beginning::new(Base::Stage(parent), platform));
         }
         if name == "scratch" {
-            return Ok((Base::Scratch, platform));
+            return Ok(Beginning::new(Base::Scratch, platform));
+        }
+        if let Some((name, context)) = self.options.contexts.get(&name) {
+            return self.context(index, name, context.clone(), platform);
         }
         check_reference(&name, span)?;
         let key = self.use_image(&name, platform.clone(), span, true);
-        Ok((Base::Image(key), platform))
+        Ok(Beginning::new(Base::Image(key), platform))
     }
+
+    /// Returns what a stage starts from that starts from a named context.
+    fn context(
+        &mut self,
+        index: usize,
+        name: String,
+        context: NamedContext,
+        platform: Platform,
+    ) -> Result<Beginning, Diagnostic> {
+        let span = self.file.stages[index].node.span;
+        Ok(match context {
+            NamedContext::Files => {
+                Beginning { files: Some(name), ..Beginning::new(Base::Scratch, platform) }
+            }
+            NamedContext::Image(image) if image == "scratch" => {
+                Beginning::new(Base::Scratch, platform)
+            }
+            NamedContext::Image(image) => {
+                let key = self.use_image(&image, platform.clone(), span, true);
+                Beginning::new(Base::Image(key), platform)
+            }
+            NamedContext::Stage(stage) => {
+                let found = context_stage(self.file, &name, &stage, index, span)?;
+                Beginning::new(Base::Stage(found), platform)
+            }
+        })
+    }
+}
+
+/// What a stage starts from.
+struct Beginning {
+    base: Base,
+    platform: Platform,
+    /// The named context whose files are its first layer.
+    files: Option<String>,
+    /// Whether a named context stands for all of it.
+    is_replaced: bool,
+}
+
+impl Beginning {
+    fn new(base: Base, platform: Platform) -> Self {
+        Self { base, platform, files: None, is_replaced: false }
+    }
+}
+
+/// Returns the stage that `--build-context NAME=target:STAGE` means in stage `current`.
+fn context_stage(
+    file: &Dockerfile,
+    name: &str,
+    stage: &str,
+    current: usize,
+    span: Span,
+) -> Result<usize, Diagnostic> {
+    find_stage(file, &stage.to_lowercase(), current).ok_or_else(|| {
+        let message = format!("build context {name} is stage {stage:?}, which no earlier stage is");
+        error(Code::UnknownStage, span, message)
+    })
 }
 
 /// Returns the last stage of this name among the first `before` ones.
@@ -249,6 +323,7 @@ fn check_reference(name: &str, span: Span) -> Result<(), Diagnostic> {
 /// Returns a diagnostic for the stage itself, a later one, and what is no name at all.
 pub(super) fn origin(
     file: &Dockerfile,
+    contexts: &NamedContexts,
     current: usize,
     from: &str,
     span: Span,
@@ -277,6 +352,15 @@ pub(super) fn origin(
                 format!("invalid stage index {index}: the file has {}", file.stages.len());
             Err(error(Code::UnknownStage, span, message))
         };
+    }
+    if let Some((name, context)) = contexts.get(from) {
+        return Ok(match context {
+            NamedContext::Files => Origin::Named(name),
+            NamedContext::Image(image) => Origin::Image(image.clone()),
+            NamedContext::Stage(stage) => {
+                Origin::Stage(context_stage(file, &name, stage, current, span)?)
+            }
+        });
     }
     check_reference(from, span)?;
     Ok(Origin::Image(from.to_owned()))

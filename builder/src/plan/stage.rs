@@ -23,6 +23,10 @@ pub(super) struct Start {
     platform: Platform,
     triggers: Vec<String>,
     scope: Scope,
+    /// What is done before the first instruction.
+    first: Option<(Step, String)>,
+    /// Whether a named context stands for the whole stage, so that its instructions do not count.
+    is_replaced: bool,
 }
 
 impl Start {
@@ -30,7 +34,7 @@ impl Start {
     pub(super) fn scratch(platform: &Platform) -> Self {
         let image = config::scratch(platform);
         let scope = Scope::new(&image.config.env);
-        Self { image, platform: platform.clone(), triggers: Vec::new(), scope }
+        Self::new(image, platform.clone(), Vec::new(), scope)
     }
 
     /// An image's config; `platform` is what was asked for, where it does not say.
@@ -40,7 +44,8 @@ impl Start {
             image.platform = platform.clone();
         }
         let scope = Scope::new(&image.config.env);
-        Self { platform: image.platform.clone(), image, triggers, scope }
+        let platform = image.platform.clone();
+        Self::new(image, platform, triggers, scope)
     }
 
     /// An earlier stage, with its build arguments.
@@ -48,7 +53,21 @@ impl Start {
         let (image, triggers) = config::inherited(&parent.stage.config);
         let mut scope = parent.scope.clone();
         scope.inherit(&image.config.env);
-        Self { image, platform: parent.stage.platform.clone(), triggers, scope }
+        Self::new(image, parent.stage.platform.clone(), triggers, scope)
+    }
+
+    fn new(image: ImageConfig, platform: Platform, triggers: Vec<String>, scope: Scope) -> Self {
+        Self { image, platform, triggers, scope, first: None, is_replaced: false }
+    }
+
+    /// Fills the stage with files before its first instruction.
+    pub(super) fn with_files(self, first: (Step, String)) -> Self {
+        Self { first: Some(first), ..self }
+    }
+
+    /// Leaves out the instructions, where a named context is the stage.
+    pub(super) fn replaced(self) -> Self {
+        Self { is_replaced: true, triggers: Vec::new(), ..self }
     }
 }
 
@@ -57,6 +76,7 @@ pub(super) struct Progress<'a> {
     pub(super) file: &'a Dockerfile,
     pub(super) globals: &'a Globals,
     pub(super) index: usize,
+    pub(super) options: &'a Options,
     pub(super) scope: Scope,
     pub(super) image: ImageConfig,
     pub(super) steps: Vec<Step>,
@@ -97,17 +117,21 @@ pub(super) fn plan(
 ) -> Result<Finished, Vec<Diagnostic>> {
     let written = &file.stages[index];
     let span = written.node.span;
-    let Start { image, platform, triggers, scope } = start;
+    let Start { image, platform, triggers, scope, first, is_replaced } = start;
     let mut progress = Progress {
         file,
         globals,
         index,
+        options,
         scope,
         image,
         steps: Vec::new(),
         history: Vec::new(),
         has_cmd: false,
     };
+    if let Some((step, line)) = first {
+        progress.step(step, line);
+    }
     let mut problems = Vec::new();
     for trigger in &triggers {
         match parsed_trigger(trigger, span) {
@@ -122,7 +146,7 @@ pub(super) fn plan(
             Err(problem) => problems.push(problem),
         }
     }
-    for instruction in &written.instructions {
+    for instruction in written.instructions.iter().filter(|_| !is_replaced) {
         if let Err(problem) = instruction::apply(&mut progress, instruction, false) {
             problems.push(problem);
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use oci::{ImageConfig, Platform};
 
-use super::{Action, Base, CopySource, Options, Origin, Plan, Planned, plan};
+use super::{Action, Base, CopySource, NamedContext, Options, Origin, Plan, Planned, plan};
 use crate::dockerfile;
 
 fn options(build_args: &[(&str, &str)], target: Option<&str>) -> Options {
@@ -69,6 +69,7 @@ fn print(plan: &Plan) -> String {
                 Action::Copy(copy) => {
                     let origin = match &copy.origin {
                         Origin::Context => "context".to_owned(),
+                        Origin::Named(name) => format!("context {name}"),
                         Origin::Stage(stage) => format!("stage {stage}"),
                         Origin::Image(name) => name.clone(),
                     };
@@ -78,6 +79,8 @@ fn print(plan: &Plan) -> String {
                         .map(|source| match source {
                             CopySource::Path(path) => path.as_str(),
                             CopySource::Inline { name, .. } => name.as_str(),
+                            CopySource::Http { url, .. } => url.as_str(),
+                            CopySource::Git { git, .. } => git.remote.as_str(),
                         })
                         .collect();
                     out.push_str(&format!("    {origin} {sources:?} to {}\n", copy.destination));
@@ -250,8 +253,8 @@ fn problems_point_at_their_lines() {
             "2: invalid chmod parameter: '999'. it should be octal string and between 0 and 07777\n4: failed to process \"${X:?needed}\": X: needed\n",
         ),
         (
-            "FROM busybox\nADD https://example.org/x /\n",
-            "2: ADD from a URL or git repository is not supported yet\n",
+            "FROM busybox\nADD --checksum=sha256:0 a /\n",
+            "2: checksum requires HTTP(S) or Git sources\n",
         ),
         ("FROM busybox\nCOPY https://example.org/x /\n", "2: source can't be a URL for COPY\n"),
         (
@@ -314,5 +317,39 @@ fn a_build_argument_nobody_takes_is_a_warning() {
             "build argument OTHER was not consumed: no ARG declares it",
             "build argument VERSIN was not consumed: no ARG declares it (did you mean VERSION?)",
         ]
+    );
+}
+
+#[test]
+fn a_named_context_stands_for_an_image_or_a_whole_stage() {
+    let text = "FROM busybox AS build\nRUN false\nFROM alpine:latest\nCOPY --from=build /x /x\n\
+                COPY --from=files a /b\nFROM busybox\nCOPY --from=again /x /y\n";
+    let mut options = options(&[], Some("1"));
+    let mut add = |name: &str, context| assert!(options.contexts.insert(name, context).is_some());
+    add("build", NamedContext::Files);
+    add("docker.io/library/alpine", NamedContext::Image("busybox".into()));
+    add("files", NamedContext::Files);
+    add("again", NamedContext::Stage("BUILD".into()));
+    insta::assert_snapshot!(print(&planned(text, &options)), @r#"
+    stage 0 from scratch
+      [build 1/1] FROM build
+        context build ["."] to /
+      + FROM build # build context
+    stage 1 from busybox
+      [stage-1 2/3] COPY --from=build /x /x
+        stage 0 ["/x"] to /x
+      [stage-1 3/3] COPY --from=files a /b
+        context files ["a"] to /b
+      + COPY /x /x # buildkit
+      + COPY a /b # buildkit
+    "#);
+    options.target = None;
+    assert_eq!(planned(text, &options).needs(2), [0]);
+    options.contexts.insert("again", NamedContext::Stage("nothing".into()));
+    let (file, _) = dockerfile::parse(text);
+    let error = plan(&file, &options, &images()).unwrap_err();
+    assert_eq!(
+        error.0[0].message,
+        "build context again is stage \"nothing\", which no earlier stage is"
     );
 }

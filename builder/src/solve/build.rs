@@ -18,7 +18,7 @@ use super::run::RunOptions;
 use super::schedule::Tasks;
 use super::step::Steps;
 use crate::cache::Caching;
-use crate::context::Context;
+use crate::context::Contexts;
 use crate::dockerfile::Dockerfile;
 use crate::error::{Error, Result};
 use crate::event::{Event, Sink};
@@ -32,8 +32,8 @@ pub struct Request<'a> {
     pub file: &'a Dockerfile,
     /// Arguments, target, labels, platform.
     pub options: Options,
-    /// The build context.
-    pub context: &'a Context,
+    /// Where files come from.
+    pub contexts: &'a Contexts<'a>,
     /// What tells this build from others, to compare it with the one before.
     pub identity: String,
     /// What it takes over from earlier builds.
@@ -193,9 +193,9 @@ impl Layout {
                 for origin in step.origins() {
                     match origin {
                         Origin::Stage(stage) => before.extend(ends.get(stage)),
-                        // One scan finds all that a step takes from the context.
-                        Origin::Context if has_scan => {}
-                        Origin::Context => {
+                        // One scan finds all that a step takes from contexts.
+                        Origin::Context | Origin::Named(_) if has_scan => {}
+                        Origin::Context | Origin::Named(_) => {
                             has_scan = true;
                             let scan = Task::Scan { stage: index, step: number };
                             before.push(add(scan, Vec::new(), &mut list));

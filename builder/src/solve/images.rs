@@ -23,6 +23,7 @@ use store::{Image, Lease, StepRecord};
 use super::assemble::{Layer, State};
 use super::cancel::Cancel;
 use crate::cache::{Caching, Policy, layout};
+use crate::context::{LAYOUT_SCHEME, Layout};
 use crate::error::{Error, Result};
 use crate::key::Key;
 use crate::plan::ImageUse;
@@ -175,7 +176,8 @@ fn is_here(lease: &Lease, layer: &Layer) -> Result<bool> {
 /// One image that the build uses.
 #[derive(Debug)]
 struct Used {
-    reference: Reference,
+    /// Its name; a layout of a named context has none that the store could use.
+    reference: Option<Reference>,
     descriptor: Descriptor,
     image: Image,
     /// Whether the name leads to another image in the store.
@@ -218,7 +220,9 @@ impl<'a> Images<'a> {
                 let lines = Some((image.span.line, image.span.end_line));
                 Error::Step { name, lines, source: Box::new(error) }
             })?;
-            self.sources.add_image(&found.image, &found.reference);
+            if let Some(reference) = &found.reference {
+                self.sources.add_image(&found.image, reference);
+            }
             if self.may_be_partial {
                 self.note_origins(&found)?;
             }
@@ -237,8 +241,10 @@ impl<'a> Images<'a> {
                 missing.push(layer.digest);
             }
         }
-        if !missing.is_empty() {
-            self.lease.note_origin(&missing, &used.reference)?;
+        if let Some(reference) = &used.reference
+            && !missing.is_empty()
+        {
+            self.lease.note_origin(&missing, reference)?;
         }
         Ok(())
     }
@@ -249,9 +255,15 @@ impl<'a> Images<'a> {
             reason: reason.to_owned(),
             source,
         };
+        let unusable = |error: store::Error| failed("it cannot be used", Some(error.into()));
+        if name.starts_with(LAYOUT_SCHEME) {
+            let layout = Layout::parse(name).map_err(|reason| failed(&reason, None))?;
+            let descriptor = layout.load(self.lease, platform)?;
+            let image = usable(self.lease.store(), &descriptor, platform).map_err(unusable)?;
+            return Ok(Used { reference: None, descriptor, image, is_newer: false });
+        }
         let reference: Reference =
             name.parse().map_err(|error: oci::Error| failed(&error.to_string(), None))?;
-        let unusable = |error: store::Error| failed("it cannot be used", Some(error.into()));
         if matches!(self.policy, Policy::Missing | Policy::Never)
             && let Some(used) = self.here(&reference, platform).map_err(unusable)?
         {
@@ -285,6 +297,7 @@ impl<'a> Images<'a> {
         self.lease.store().steps().put(self.lease, &record_key(&reference, platform), &record)?;
         let named = self.lease.store().images().get(&reference)?;
         let is_newer = named.is_some_and(|named| named.digest != resolved.descriptor.digest);
+        let reference = Some(reference);
         Ok(Used { reference, descriptor: resolved.descriptor, image, is_newer })
     }
 
@@ -302,7 +315,7 @@ impl<'a> Images<'a> {
             self.lease.pin(&descriptor.digest)?;
             match store.image(&descriptor, platform) {
                 Ok(image) => {
-                    let reference = reference.clone();
+                    let reference = Some(reference.clone());
                     return Ok(Some(Used { reference, descriptor, image, is_newer: false }));
                 }
                 // Another platform was pulled: get this one.
@@ -341,6 +354,7 @@ impl<'a> Images<'a> {
             } else if !self.has_fetched.load(Ordering::Relaxed) {
                 continue;
             }
+            let Some(reference) = reference else { continue };
             let mut is_whole = true;
             for layer in &image.manifest.layers {
                 is_whole &= store.blobs().contains(&layer.digest)?;

@@ -16,6 +16,7 @@ use super::images::Images;
 use super::last::{Builds, Last};
 use super::run::{self, Place, Source};
 use super::view::{Packed, Stacked, View};
+use crate::context::SharedTree;
 use crate::copy::Written;
 use crate::error::Result;
 use crate::event::{Event, Why};
@@ -72,19 +73,32 @@ impl<'a> Steps<'a> {
 
     /// Finds and digests what a step takes from the build context.
     pub(super) fn scan(&self, step: &plan::Step) -> Result<Scan> {
-        let Request { context, threads, .. } = *self.request;
+        let Request { contexts, threads, .. } = *self.request;
         match &step.action {
-            Action::Copy(copy) => copy::scan(copy, context, threads),
+            Action::Copy(copy) => {
+                let tree = self.context(&copy.origin)?;
+                copy::scan(copy, &*tree, Some(contexts.fetcher()), threads)
+            }
             Action::Run(run) => run::scan(run, |origin| self.tree(origin), threads),
             Action::Workdir(_) => unreachable!("a WORKDIR takes no files from the context"),
         }
     }
 
     /// Returns the files of an origin that is a build context.
-    fn tree(&self, origin: &Origin) -> Option<&'a dyn Tree> {
+    fn tree(&self, origin: &Origin) -> Result<Option<SharedTree>> {
         match origin {
-            Origin::Context => Some(self.request.context),
-            Origin::Stage(_) | Origin::Image(_) => None,
+            Origin::Context | Origin::Named(_) => self.context(origin).map(Some),
+            Origin::Stage(_) | Origin::Image(_) => Ok(None),
+        }
+    }
+
+    /// Returns the build context, or the named one that `origin` names.
+    fn context(&self, origin: &Origin) -> Result<SharedTree> {
+        match origin {
+            Origin::Named(name) => self.request.contexts.named(name),
+            Origin::Context | Origin::Stage(_) | Origin::Image(_) => {
+                Ok(self.request.contexts.main())
+            }
         }
     }
 
@@ -148,8 +162,7 @@ impl<'a> Steps<'a> {
 
     /// Keeps the list of copied files, to tell the next build which of them changed.
     fn keep_list(&self, scan: &Scan) {
-        let files = scan.content.files(&scan.selections);
-        if let Err(error) = self.builds.set_files(&scan.content.digest, &files) {
+        if let Err(error) = self.builds.set_files(&scan.content.digest, &scan.files()) {
             tracing::debug!(%error, "the next build cannot say which files changed");
         }
     }
@@ -328,7 +341,7 @@ impl Doing<'_> {
     /// Returns the layers that files are taken from.
     fn layers(&self, origin: &Origin) -> Vec<Layer> {
         match origin {
-            Origin::Context => Vec::new(),
+            Origin::Context | Origin::Named(_) => Vec::new(),
             Origin::Stage(stage) => (self.stages)(*stage),
             Origin::Image(name) => State::of_image(&self.steps.images.images[name]).layers,
         }
@@ -346,7 +359,7 @@ impl Doing<'_> {
             return Ok(known);
         }
         let view = self.steps.view(&layers)?;
-        let scan = copy::scan(copy, &*view, request.threads)?;
+        let scan = copy::scan(copy, &*view, None, request.threads)?;
         let digest = scan.content.digest;
         let record = StepRecord::note(digest.to_string().into());
         lease.store().steps().put(lease, &memo, &record)?;
@@ -382,11 +395,13 @@ impl Doing<'_> {
         let base = if copy.link { Arc::new(Empty) } else { self.steps.look(self.before)? };
         let site = self.site(&*base);
         if let Some(scan) = self.scan {
-            return copy::execute(copy, scan, self.steps.request.context, &site);
+            let source = self.steps.context(&copy.origin)?;
+            let fetcher = self.steps.request.contexts.fetcher();
+            return copy::execute(copy, scan, &*source, Some(fetcher), &site);
         }
         let source = self.steps.view(&self.layers(&copy.origin))?;
-        let scan = copy::scan(copy, &*source, self.steps.request.threads)?;
-        copy::execute(copy, &scan, &*source, &site)
+        let scan = copy::scan(copy, &*source, None, self.steps.request.threads)?;
+        copy::execute(copy, &scan, &*source, None, &site)
     }
 
     fn run(&self, run: &plan::Run, key: &Digest) -> Result<Written> {
@@ -419,10 +434,10 @@ impl Doing<'_> {
     fn sources(&self, run: &plan::Run) -> Result<Vec<Option<Source<'_>>>> {
         let source = |(index, mount): (usize, &plan::RunMount)| {
             let Some(origin) = &mount.origin else { return Ok(None) };
-            Ok(Some(match (self.steps.tree(origin), self.scan) {
+            Ok(Some(match (self.steps.tree(origin)?, self.scan) {
                 (Some(tree), Some(scan)) => Source::Tree {
                     tree,
-                    selected: &scan.selections[index][0],
+                    selected: scan.selected(index),
                     content: scan.content.digest,
                 },
                 _ => Source::Layers(self.steps.snapshot(&self.layers(origin))?),
@@ -435,7 +450,7 @@ impl Doing<'_> {
     fn mounted(&self, run: &plan::Run) -> Result<Vec<Option<String>>> {
         let content = |mount: &plan::RunMount| match &mount.origin {
             None => Ok(None),
-            Some(origin) if self.steps.tree(origin).is_some() => Ok(None),
+            Some(Origin::Context | Origin::Named(_)) => Ok(None),
             Some(origin) => self.mount_content(&self.layers(origin), mount).map(Some),
         };
         run.mounts.iter().map(content).collect()

@@ -4,9 +4,12 @@
 
 mod cache;
 mod check;
+mod contexts;
 mod copy;
+mod fetch;
 mod language;
 mod messages;
 mod platforms;
 mod privileged;
+mod server;
 mod world;

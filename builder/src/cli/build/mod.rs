@@ -2,44 +2,39 @@
 
 mod cache;
 mod call;
+mod inputs;
 mod output;
 mod run;
 mod summary;
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io::Read as _;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, LazyLock};
 use std::time::{Instant, SystemTime};
 
 use anyhow::{Context as _, bail};
 use oci::{Platform, Reference};
 use store::Lease;
 
+use self::inputs::Inputs;
 use super::environment::{self, colour_wanted};
-use super::progress::{Mode, Progress, human_size, write_stderr};
+use super::progress::{Mode, Progress, write_stderr};
 use super::{check, failure, signals, transfer};
-use crate::context::{Context as BuildContext, Index};
+use crate::context::Contexts;
 use crate::dockerfile::{self, Code, Dockerfile};
 use crate::error::Error;
-use crate::ignore::Ignore;
+use crate::fetch::Fetcher;
 use crate::output::{Executed, Sharing};
 use crate::plan::Options;
 use crate::solve::{self, Builds, Built, Cancel, Pull, Request};
 pub(super) use call::{Call, Method};
-
-/// A Dockerfile larger than this is none.
-const MAX_DOCKERFILE_BYTES: u64 = 16 << 20;
 
 /// Build an image from a Dockerfile
 ///
 /// The word `build` may be left out: `rbuild -t NAME .`
 #[derive(Debug, clap::Args)]
 pub(super) struct BuildArgs {
-    /// Dockerfile, `-` for stdin [default: CONTEXT/Dockerfile]
-    #[arg(short, long, value_name = "FILE")]
-    file: Option<PathBuf>,
     /// Set an ARG; without a value it is taken from the environment (can be repeated)
     #[arg(long, value_name = "NAME[=VALUE]")]
     build_arg: Vec<String>,
@@ -66,8 +61,8 @@ pub(super) struct BuildArgs {
     call: call::CallArgs,
     #[command(flatten)]
     run: run::RunArgs,
-    /// Directory with the files to build from
-    context: PathBuf,
+    #[command(flatten)]
+    inputs: inputs::InputArgs,
 }
 
 pub(super) fn run(args: &BuildArgs, context: &super::Context) -> anyhow::Result<()> {
@@ -83,36 +78,18 @@ pub(super) fn run_with(
     let cancel = Arc::new(Cancel::new());
     signals::stop_on_signal(&cancel)?;
     let started = Instant::now();
-    let directory = fs::canonicalize(&args.context)
-        .with_context(|| format!("cannot use {} as build context", args.context.display()))?;
-    if !directory.is_dir() {
-        bail!("{} is not a directory", args.context.display());
-    }
-    let (file_path, text) = dockerfile_text(args, &directory)?;
-    let shown = shown_name(&file_path);
-    let ignore = ignore_file(&file_path, &directory)?;
-    let options = options(args)?;
+    let (named, sources) = args.inputs.named()?;
+    let options = Options { contexts: named, ..options(args)? };
     // Of several platforms the first is looked at: the others say the same.
     let platform = args.output.platforms().swap_remove(0);
-    let subject = check::Subject {
-        path: &args
-            .file
-            .as_deref()
-            .map_or_else(|| shown.clone(), |path| path.display().to_string()),
-        name: &shown,
-        text: &text,
-        ignore: &ignore,
-        options: &Options { platform, ..options.clone() },
-        lease: None,
-    };
-    if let Some(call) = call {
+    let looked_at = Options { platform, ..options.clone() };
+    let here = args.inputs.here()?;
+    if let (Some(call), Some(inputs)) = (call, &here) {
         // Looking makes no store, and does without one that cannot be used.
         let store = context.root.is_dir().then(|| context.store().ok()).flatten();
         let lease = store.and_then(|store| store.lease().ok());
-        return check::answer(call, &check::Subject { lease: lease.as_ref(), ..subject });
+        return check::answer(call, &args.inputs.subject(inputs, &looked_at, lease.as_ref()));
     }
-    let file = parsed(&shown, &text, &options)?;
-    let clamp = clamp(&options)?;
     let run_options = args.run.options()?;
 
     let store = context.store()?;
@@ -120,11 +97,27 @@ pub(super) fn run_with(
     // What is acknowledged is the image's name: all that it leads to is synced before that, at once.
     lease.defer_syncs();
     let builds = Builds::new(store.root().path());
-    let index_path = builds.context_index(&directory);
-    let index = Index::open(&index_path, nanoseconds(environment::now()));
-    let build_context = BuildContext::open(&directory, ignore.clone(), index)?;
-    let progress = Progress::start(if args.output.quiet { Mode::Quiet } else { args.progress });
-    let subject = check::Subject { lease: Some(&lease), ..subject };
+    let mode = if args.output.quiet { Mode::Quiet } else { args.progress };
+    // What is wrong with a Dockerfile at hand is printed before the display starts.
+    let progress = LazyLock::new(|| Progress::start(mode));
+    let client = || environment::client("", false);
+    let show = |event| progress.show(event);
+    let number = || progress.numbers().fetch_add(1, Ordering::Relaxed);
+    let fetcher = Fetcher::new(&lease, &client, environment::git(), &show, &number, &cancel);
+    let index_path = |directory: &Path| builds.context_index(directory);
+    let mut contexts = Contexts::new(&fetcher, &index_path, nanoseconds(environment::now()));
+    let inputs = match here {
+        Some(inputs) => inputs,
+        None => args.inputs.elsewhere(&contexts)?,
+    };
+    inputs.give(sources, &mut contexts)?;
+    let Inputs { shown, text, identity, .. } = &inputs;
+    let subject = args.inputs.subject(&inputs, &looked_at, Some(&lease));
+    if let Some(call) = call {
+        return check::answer(call, &subject);
+    }
+    let file = parsed(shown, text, &options)?;
+    let clamp = clamp(&options, inputs.time)?;
     subject.check_before(&file, &progress)?;
     let target = options.target.clone().unwrap_or_default();
     let events = |event| progress.event(event);
@@ -138,9 +131,9 @@ pub(super) fn run_with(
     let executed = Executed::default();
     let request = |platform: &Platform| Request {
         file: &file,
-        identity: format!("{}\n{}\n{target}\n{platform}", directory.display(), file_path.display()),
+        identity: format!("{identity}\n{target}\n{platform}"),
         options: Options { platform: platform.clone(), ..options.clone() },
-        context: &build_context,
+        contexts: &contexts,
         cache: args.cache.caching(),
         run: run_options.clone(),
         clamp,
@@ -158,14 +151,12 @@ pub(super) fn run_with(
     let result: crate::Result<Vec<Built>> =
         platforms.iter().map(|platform| solve::build(&request(platform), &lease)).collect();
     // What was read need not be read again, however the build ended.
-    if let Err(error) = build_context.index().save(&index_path) {
-        tracing::debug!(%error, "the next build reads all files again");
-    }
+    contexts.save();
     let finished = result.and_then(|built| args.output.finish(&lease, built));
     progress.finish();
     // Once more: now the base images are here.
     check::summarize(&subject.check_build(&file).warnings, &progress);
-    let finished = finished.map_err(|error| explained(error, &shown, &text))?;
+    let finished = finished.map_err(|error| explained(error, shown, text))?;
     args.output.report(&finished, &progress, started)
 }
 
@@ -182,39 +173,6 @@ fn explained(error: Error, file: &str, text: &str) -> anyhow::Error {
         failure::print_step(&error, file, text);
     }
     error.into()
-}
-
-/// Reads the Dockerfile; returns its path and text.
-fn dockerfile_text(args: &BuildArgs, directory: &Path) -> anyhow::Result<(PathBuf, String)> {
-    let path = match &args.file {
-        Some(path) if path.as_os_str() == "-" => {
-            let mut text = String::new();
-            std::io::stdin()
-                .take(MAX_DOCKERFILE_BYTES)
-                .read_to_string(&mut text)
-                .context("cannot read the Dockerfile from stdin")?;
-            return Ok((PathBuf::from("-"), text));
-        }
-        Some(path) => path.clone(),
-        None => directory.join("Dockerfile"),
-    };
-    let path = fs::canonicalize(&path)
-        .with_context(|| format!("failed to read dockerfile {}", path.display()))?;
-    let length = fs::metadata(&path)?.len();
-    if length > MAX_DOCKERFILE_BYTES {
-        bail!("{} is too large for a Dockerfile: {}", path.display(), human_size(length));
-    }
-    let text = fs::read_to_string(&path)
-        .with_context(|| format!("failed to read dockerfile {}", path.display()))?;
-    Ok((path, text))
-}
-
-/// Returns the file's name as messages have it: short, as the user would write it.
-fn shown_name(path: &Path) -> String {
-    if path.as_os_str() == "-" {
-        return "<stdin>".to_owned();
-    }
-    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }
 
 /// Parses the Dockerfile and prints all that is wrong or odd about it.
@@ -235,25 +193,6 @@ fn parsed(shown: &str, text: &str, options: &Options) -> anyhow::Result<Dockerfi
         bail!("{shown} has {errors}");
     }
     Ok(file)
-}
-
-/// Reads `<Dockerfile>.dockerignore`, else `.dockerignore` of the context; they are not merged.
-fn ignore_file(dockerfile: &Path, directory: &Path) -> anyhow::Result<Ignore> {
-    let mut own = dockerfile.as_os_str().to_owned();
-    own.push(".dockerignore");
-    for path in [PathBuf::from(own), directory.join(".dockerignore")] {
-        match fs::read(&path) {
-            Ok(bytes) => {
-                return Ignore::parse(&String::from_utf8_lossy(&bytes))
-                    .with_context(|| format!("cannot use {}", path.display()));
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => {
-                return Err(error).with_context(|| format!("cannot read {}", path.display()));
-            }
-        }
-    }
-    Ok(Ignore::default())
 }
 
 fn options(args: &BuildArgs) -> anyhow::Result<Options> {
@@ -283,12 +222,17 @@ fn options(args: &BuildArgs) -> anyhow::Result<Options> {
 }
 
 /// Returns the latest time in the image: `SOURCE_DATE_EPOCH` of the arguments or the environment.
-fn clamp(options: &Options) -> anyhow::Result<Option<i64>> {
+///
+/// With the value `context` it is the time of the context, where that is known.
+fn clamp(options: &Options, context: Option<i64>) -> anyhow::Result<Option<i64>> {
     const NAME: &str = "SOURCE_DATE_EPOCH";
     let Some(text) = options.build_args.get(NAME).cloned().or_else(|| environment::variable(NAME))
     else {
         return Ok(None);
     };
+    if text == "context" {
+        return Ok(context);
+    }
     let seconds = text.parse().with_context(|| format!("{NAME}={text} is not a number of seconds"));
     Ok(Some(seconds?))
 }

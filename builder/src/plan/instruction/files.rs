@@ -4,14 +4,19 @@ use super::{Applied, Applying};
 use crate::copy::Chmod;
 use crate::dockerfile::expand::Expander;
 use crate::dockerfile::{AddInstruction, Code, CopyInstruction, Files, Source};
+use crate::fetch::{Remote, without_password};
 use crate::plan::config;
 use crate::plan::graph::{Action, Copy, CopySource, Origin};
 use crate::plan::outline::origin;
+use crate::plan::stage::Progress;
 
 impl Applying<'_, '_> {
     pub(super) fn copy(&mut self, copy: &CopyInstruction) -> Applied {
         let origin = match &copy.from {
-            Some(from) => origin(self.stage.file, self.stage.index, from, self.instruction.span())?,
+            Some(from) => {
+                let Progress { file, options, index, .. } = &*self.stage;
+                origin(file, &options.contexts, *index, from, self.instruction.span())?
+            }
             None => Origin::Context,
         };
         self.files(&copy.files, origin, copy.parents, None)
@@ -19,26 +24,29 @@ impl Applying<'_, '_> {
 
     pub(super) fn add(&mut self, add: &AddInstruction) -> Applied {
         let AddInstruction { files, checksum, unpack, keep_git_dir } = add;
-        if checksum.is_some() {
-            return Err(self.unsupported("ADD --checksum"));
+        let checksum = checksum.as_deref().map(|text| self.expand(text)).transpose()?;
+        let checksum = checksum.filter(|text| !text.is_empty());
+        if checksum.is_some() && files.sources.len() != 1 {
+            let message = "checksum can't be specified for multiple sources";
+            return Err(self.problem(Code::BadFlag, message));
         }
-        if keep_git_dir.is_some() {
-            return Err(self.unsupported("ADD --keep-git-dir"));
-        }
-        self.files(files, Origin::Context, false, Some(unpack.unwrap_or(true)))
+        let add = Adding { checksum, keep_git_dir: *keep_git_dir, unpack: *unpack };
+        self.files(files, Origin::Context, false, Some(&add))
     }
 
-    /// What COPY and ADD share; `unpack` is given for ADD.
+    /// What COPY and ADD share; `add` is given for ADD.
     fn files(
         &mut self,
         files: &Files,
         origin: Origin,
         parents: bool,
-        unpack: Option<bool>,
+        add: Option<&Adding>,
     ) -> Applied {
         let text = self.display();
-        let keyword = if unpack.is_some() { "ADD" } else { "COPY" };
-        let mut line = keyword.to_owned();
+        let mut line = if add.is_some() { "ADD" } else { "COPY" }.to_owned();
+        if parents {
+            line.push_str(" --parents");
+        }
         let chown = files.chown.as_deref().map(|text| self.expand(text)).transpose()?;
         let chmod = files.chmod.as_deref().map(|text| self.expand(text)).transpose()?;
         for (flag, value) in [("chown", &chown), ("chmod", &chmod)] {
@@ -56,11 +64,9 @@ impl Applying<'_, '_> {
         }
         let mut sources = Vec::new();
         for source in &files.sources {
-            let source = self.source(source, keyword)?;
-            match &source {
-                CopySource::Path(path) => line.push_str(&format!(" {path}")),
-                CopySource::Inline { name, .. } => line.push_str(&format!(" <<{name}")),
-            }
+            let (source, shown) = self.source(source, add)?;
+            line.push(' ');
+            line.push_str(&shown);
             sources.push(source);
         }
         let destination = self.expand(&files.destination)?;
@@ -73,7 +79,7 @@ impl Applying<'_, '_> {
             target.push('/');
         }
         let copy = Copy {
-            is_add: unpack.is_some(),
+            is_add: add.is_some(),
             origin,
             sources,
             destination: target,
@@ -82,24 +88,29 @@ impl Applying<'_, '_> {
             link: files.link,
             parents,
             exclude: files.exclude.clone(),
-            unpack: unpack.unwrap_or(false),
+            unpack: add.is_some_and(|add| add.unpack.unwrap_or(true)),
         };
         self.step(Action::Copy(copy), text, line);
         Ok(())
     }
 
-    fn source(&self, source: &Source, keyword: &str) -> Applied<CopySource> {
+    /// Returns a source, and how the history shows it.
+    fn source(&self, source: &Source, add: Option<&Adding>) -> Applied<(CopySource, String)> {
         match source {
             Source::Path(path) => {
                 let path = self.expand(path)?;
-                if is_remote(&path) {
-                    return Err(if keyword == "COPY" {
-                        self.problem(Code::BadArguments, "source can't be a URL for COPY")
-                    } else {
-                        self.unsupported("ADD from a URL or git repository")
-                    });
-                }
-                Ok(CopySource::Path(path))
+                let shown = without_password(&path);
+                let remote = Remote::parse(&path)
+                    .map_err(|reason| self.problem(Code::BadArguments, reason))?;
+                let source = match remote {
+                    Some(remote) => self.remote(remote, add)?,
+                    None if add.is_some_and(|add| add.checksum.is_some()) => {
+                        let message = "checksum requires HTTP(S) or Git sources";
+                        return Err(self.problem(Code::BadFlag, message));
+                    }
+                    None => CopySource::Path(path),
+                };
+                Ok((source, shown))
             }
             Source::Inline { name, content, expand } => {
                 let content = if *expand {
@@ -108,15 +119,52 @@ impl Applying<'_, '_> {
                 } else {
                     content.clone()
                 };
-                Ok(CopySource::Inline { name: name.clone(), content })
+                let shown = format!("<<{name}");
+                Ok((CopySource::Inline { name: name.clone(), content }, shown))
             }
         }
     }
+
+    /// A source that is fetched.
+    fn remote(&self, remote: Remote, add: Option<&Adding>) -> Applied<CopySource> {
+        let bad = |message: String| self.problem(Code::BadArguments, message);
+        let Some(add) = add else {
+            let what = match remote {
+                Remote::Http(_) => "URL",
+                Remote::Git(_) => "git ref",
+            };
+            return Err(bad(format!("source can't be a {what} for COPY")));
+        };
+        Ok(match remote {
+            Remote::Http(url) => {
+                let checksum = add.checksum.as_deref().map(str::parse).transpose();
+                let checksum =
+                    checksum.map_err(|error| bad(format!("invalid checksum: {error}")))?;
+                CopySource::Http { url, checksum, unpack: add.unpack.unwrap_or(false) }
+            }
+            Remote::Git(mut git) => {
+                match (add.keep_git_dir, git.keep_git_dir) {
+                    (Some(flag), Some(query)) if flag != query => {
+                        return Err(bad("inconsistent keep-git-dir configuration".to_owned()));
+                    }
+                    _ => {}
+                }
+                match (&add.checksum, &git.checksum) {
+                    (Some(flag), Some(query)) if flag != query => {
+                        return Err(bad(format!("checksum mismatch {flag:?} != {query:?}")));
+                    }
+                    (Some(flag), None) => git.set_checksum(flag).map_err(bad)?,
+                    _ => {}
+                }
+                CopySource::Git { git, keep_git_dir: add.keep_git_dir.unwrap_or(false) }
+            }
+        })
+    }
 }
 
-/// Returns whether a source is fetched rather than copied.
-fn is_remote(source: &str) -> bool {
-    ["http://", "https://", "git://", "git@", "ssh://"]
-        .iter()
-        .any(|prefix| source.starts_with(prefix))
+/// The flags that only ADD has.
+struct Adding {
+    checksum: Option<String>,
+    keep_git_dir: Option<bool>,
+    unpack: Option<bool>,
 }

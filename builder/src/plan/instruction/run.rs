@@ -7,6 +7,7 @@ use crate::dockerfile::{
 use crate::plan::config;
 use crate::plan::graph::{Action, Origin, Run, RunMount};
 use crate::plan::outline::origin;
+use crate::plan::stage::Progress;
 
 /// The variable by which programs find the SSH agent.
 const AGENT_VARIABLE: &str = "SSH_AUTH_SOCK";
@@ -122,7 +123,8 @@ impl Applying<'_, '_> {
     }
 
     fn mount_origin(&self, from: &str) -> Applied<Origin> {
-        origin(self.stage.file, self.stage.index, from, self.instruction.span())
+        let Progress { file, options, index, .. } = &*self.stage;
+        origin(file, &options.contexts, *index, from, self.instruction.span())
     }
 }
 

@@ -33,6 +33,7 @@ pub(super) use mounts::Source;
 use super::caches::Caches;
 use super::cancel::Cancel;
 use super::copy::Scan;
+use crate::context::SharedTree;
 use crate::copy::{Content, digest};
 use crate::dockerfile::quote::quote;
 use crate::error::{Error, IoContext as _, Result};
@@ -74,27 +75,27 @@ pub(super) struct Place<'a> {
 ///
 /// # Errors
 /// Fails for a missing source and when files cannot be read.
-pub(super) fn scan<'a>(
+pub(super) fn scan(
     run: &Run,
-    tree: impl Fn(&Origin) -> Option<&'a dyn Tree>,
+    tree: impl Fn(&Origin) -> Result<Option<SharedTree>>,
     threads: usize,
 ) -> Result<Scan> {
     let mut selections = Vec::new();
     let mut contents = Vec::new();
     for mount in &run.mounts {
         let source = source_of(mount);
-        let tree = mount.origin.as_ref().and_then(&tree);
+        let tree = mount.origin.as_ref().map(&tree).transpose()?.flatten();
         let selection = match tree {
             Some(tree) => {
-                let selection = vec![extract::find(tree, source)?];
-                contents.push(digest(tree, std::slice::from_ref(&selection), threads)?);
+                let selection = vec![extract::find(&*tree, source)?];
+                contents.push(digest(&*tree, std::slice::from_ref(&selection), threads)?);
                 selection
             }
             None => Vec::new(),
         };
         selections.push(selection);
     }
-    Ok(Scan { selections, content: Content::joined(contents) })
+    Ok(Scan::of_mounts(selections, Content::joined(contents)))
 }
 
 /// Digests what a mount shows of stacked layers.

@@ -13,18 +13,19 @@ use super::common::{Extracted, make_stubs};
 use super::extract::{extract, find};
 use super::secret::Mask;
 use super::{Place, common::Common};
+use crate::context::SharedTree;
 use crate::copy::Selected;
 use crate::dockerfile::{self, FileOwner};
 use crate::error::{Error, IoContext as _, Result};
 use crate::plan::{Run, RunMount};
 use crate::solve::caches::{self, Identity, InUse};
 use crate::solve::view::View;
-use crate::tree::{Tree, normalize, resolve};
+use crate::tree::{normalize, resolve};
 
 /// Where the files of a mount are.
 pub(in crate::solve) enum Source<'a> {
     /// In a build context, found and digested.
-    Tree { tree: &'a dyn Tree, selected: &'a Selected, content: Digest },
+    Tree { tree: SharedTree, selected: &'a Selected, content: Digest },
     /// In the layers of a stage or image.
     Layers(Snapshot),
 }
@@ -139,7 +140,7 @@ impl<'a> Preparing<'a> {
                 let shared = self.place.shared;
                 let Extracted { path, changed } = shared.extracted(key, || {
                     let path = self.common.own(self.place.step, &format!("files-{index}"))?;
-                    let changed = extract(*tree, selected, &path, self.place.cancel)?;
+                    let changed = extract(&**tree, selected, &path, self.place.cancel)?;
                     Ok(Extracted { path, changed })
                 })?;
                 if self.found.changed.is_none() {
@@ -187,7 +188,7 @@ impl<'a> Preparing<'a> {
         let fill = |path: &Path| -> Result<()> {
             match found {
                 Some(Source::Tree { tree, selected, .. }) => {
-                    extract(*tree, selected, path, self.place.cancel)?;
+                    extract(&**tree, selected, path, self.place.cancel)?;
                 }
                 Some(Source::Layers(snapshot)) => {
                     let view = View(snapshot.clone());
