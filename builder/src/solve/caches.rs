@@ -4,6 +4,7 @@
 //! <root>/builds/caches/<hex>/
 //! ├── id        what people know the cache by
 //! ├── 0.lock    flock: held by every process that uses the instance, shared or alone
+//! ├── 0.new.lock flock: held by the process that makes the instance
 //! ├── 0/        the files
 //! └── 1…        further instances: who shares a cache with nobody and finds it in use gets one
 //! ```
@@ -32,6 +33,8 @@ const MAX_INSTANCES: usize = 1024;
 /// The longest pause between two tries to get a lock.
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 const ID: &str = "id";
+/// What the names of caches begin with that are being removed.
+const REMOVED: &str = ".removed-";
 
 /// The cache mounts of a store.
 #[derive(Clone, Debug)]
@@ -92,16 +95,25 @@ impl Caches {
         key.field("id", identity.id);
         key.field("origin", identity.origin);
         let cache = self.root.join(key.finish().hex());
-        fs::create_dir_all(&cache).doing("create", &cache)?;
-        let id = cache.join(ID);
-        // Its time says when the cache was used last.
-        fs::write(&id, identity.id).doing("write", &id)?;
         let mut pause = Duration::from_millis(1);
         loop {
+            // Each time: somebody may just have removed it.
+            fs::create_dir_all(&cache).doing("create", &cache)?;
+            let id = cache.join(ID);
+            // Its time says when the cache was used last.
+            fs::write(&id, identity.id).doing("write", &id)?;
             let last = if sharing == Sharing::Locked { 1 } else { MAX_INSTANCES };
             for number in 0..last {
-                if let Some(used) = instance(&cache, number, sharing, fill)? {
-                    return Ok(used);
+                if !make(&cache, number, fill)? {
+                    break;
+                }
+                let lock = cache.join(format!("{number}.lock"));
+                let path = cache.join(number.to_string());
+                let held = try_lock(&lock, sharing != Sharing::Shared).doing("lock", &lock)?;
+                if let Some(held) = held
+                    && path.is_dir()
+                {
+                    return Ok(InUse { path, _lock: held });
                 }
             }
             wait()?;
@@ -153,9 +165,10 @@ impl Caches {
                 None => return Ok(None),
             }
         }
+        discard(&self.root, REMOVED);
         let freed = bytes(&path);
         // Whoever comes now makes a new cache; this one is out of its way at once.
-        let aside = tempfile::Builder::new().prefix(".removed-").tempdir_in(&self.root)?;
+        let aside = tempfile::Builder::new().prefix(REMOVED).tempdir_in(&self.root)?;
         match fs::rename(&path, aside.path().join(name)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Some(0)),
             other => other?,
@@ -167,43 +180,27 @@ impl Caches {
     }
 }
 
-/// Tries to take one instance.
-fn instance(
-    cache: &Path,
-    number: usize,
-    sharing: Sharing,
-    fill: &dyn Fn(&Path) -> Result<()>,
-) -> Result<Option<InUse>> {
-    let lock_path = cache.join(format!("{number}.lock"));
+/// Makes sure that an instance exists; returns whether it does, or another process is
+/// about to make it.
+fn make(cache: &Path, number: usize, fill: &dyn Fn(&Path) -> Result<()>) -> Result<bool> {
     let path = cache.join(number.to_string());
-    let alone = sharing != Sharing::Shared;
-    if let Some(lock) = try_lock(&lock_path, alone).doing("lock", &lock_path)?
-        && path.is_dir()
-    {
-        return Ok(Some(InUse { path, _lock: lock }));
+    if path.is_dir() {
+        return Ok(true);
     }
-    // It has to be made, which one does alone. The lock above is given back.
-    let Some(lock) = try_lock(&lock_path, true).doing("lock", &lock_path)? else {
-        // Others make or use it; those who share it wait for the first of these.
-        if !alone && !path.is_dir() {
-            std::thread::sleep(Duration::from_millis(1));
-            return instance(cache, number, sharing, fill);
-        }
-        return Ok(None);
-    };
+    let lock = cache.join(format!("{number}.new.lock"));
+    let Some(_held) = try_lock(&lock, true).doing("lock", &lock)? else { return Ok(false) };
     if !path.is_dir() {
-        // What a killed build left has another name, and is in nobody's way.
-        let new = tempfile::Builder::new().prefix(".new-").tempdir_in(cache);
+        let prefix = format!(".new-{number}-");
+        // What a killed build left half-made; nobody else makes this instance.
+        discard(cache, &prefix);
+        let new = tempfile::Builder::new().prefix(&prefix).tempdir_in(cache);
         let new = new.doing("create a directory in", cache)?;
         let content = new.path().join("files");
         fs::create_dir(&content).doing("create", &content)?;
         fill(&content)?;
         fs::rename(&content, &path).doing("create", &path)?;
     }
-    if !alone {
-        flock(&lock, FlockOperation::LockShared).doing("lock", &lock_path)?;
-    }
-    Ok(Some(InUse { path, _lock: lock }))
+    Ok(true)
 }
 
 /// Locks a file that has to keep its name; `None` when others have it.
@@ -227,6 +224,17 @@ fn try_lock(path: &Path, alone: bool) -> io::Result<Option<File>> {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             // It was removed with its cache just now.
             _ => {}
+        }
+    }
+}
+
+/// Removes what a killed process left under names that begin so.
+fn discard(directory: &Path, prefix: &str) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        if entry.file_name().as_encoded_bytes().starts_with(prefix.as_bytes())
+            && let Err(error) = fs::remove_dir_all(entry.path())
+        {
+            tracing::debug!(%error, "what is left of a cache is left to the next command");
         }
     }
 }
@@ -332,6 +340,23 @@ mod tests {
         assert!(caches.take(NAME, Sharing::Shared, &fails, &|| Ok(())).is_err());
         let used = take(&caches, Sharing::Shared).unwrap();
         assert_eq!(fs::read_dir(&used.path).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_killed_builds_leave_goes() {
+        let directory = tempfile::tempdir().unwrap();
+        let caches = Caches::new(directory.path());
+        drop(take(&caches, Sharing::Shared).unwrap());
+        let name = caches.list().unwrap()[0].name.clone();
+        let cache = directory.path().join("caches").join(&name);
+        fs::remove_dir(cache.join("0")).unwrap();
+        fs::create_dir_all(cache.join(".new-0-x/files/half")).unwrap();
+        fs::create_dir_all(cache.join("../.removed-x/y/0")).unwrap();
+        drop(take(&caches, Sharing::Shared).unwrap());
+        assert!(!cache.join(".new-0-x").exists());
+        assert_eq!(caches.list().unwrap().len(), 1);
+        caches.remove(&name).unwrap().unwrap();
+        assert_eq!(fs::read_dir(directory.path().join("caches")).unwrap().count(), 0);
     }
 
     #[test]
