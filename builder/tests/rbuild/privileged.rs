@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 use crate::world::{Built, NAME, World};
 
 /// What every Dockerfile here begins with.
-const BASE: &str = "FROM scratch AS base\nADD busybox.tar /\n";
+pub(crate) const BASE: &str = "FROM scratch AS base\nADD busybox.tar /\n";
 
 /// Builds the helper that enters sandboxes, once; it has to lie next to the program.
 pub(crate) fn helper() {
@@ -50,7 +50,7 @@ pub(crate) fn world() -> World {
     add(tar::EntryType::Regular, "bin/busybox", "", 0o755, &busybox);
     for applet in [
         "sh", "ls", "cat", "id", "sleep", "true", "rm", "mkdir", "stat", "hostname", "env",
-        "touch", "chown", "wc", "seq", "test", "mount", "ip",
+        "touch", "chown", "wc", "seq", "test", "mount", "ip", "mknod", "ln",
     ] {
         add(tar::EntryType::Symlink, &format!("bin/{applet}"), "busybox", 0o777, b"");
     }
@@ -69,13 +69,13 @@ pub(crate) fn world() -> World {
 
 /// Builds steps on top of the base and returns the output of the last one.
 #[track_caller]
-fn output(world: &World, lines: &str) -> Vec<String> {
+pub(crate) fn output(world: &World, lines: &str) -> Vec<String> {
     let built = world.build_with(&format!("{BASE}{lines}\n"), &["--progress", "json"]);
     assert_eq!(built.status, 0, "{lines}\n{}", built.stderr);
     logs(&built)
 }
 
-fn logs(built: &Built) -> Vec<String> {
+pub(crate) fn logs(built: &Built) -> Vec<String> {
     let events = built.stderr.lines().filter_map(|line| serde_json::from_str(line).ok());
     events
         .filter(|event: &serde_json::Value| event["event"] == "log")
@@ -253,7 +253,7 @@ fn privileged_nothing_of_the_callers_environment_reaches_a_run() {
 }
 
 /// Starts a build and waits until its RUN has said `started`.
-fn start(world: &World, lines: &str) -> Child {
+pub(crate) fn start(world: &World, lines: &str) -> Child {
     let mut command = world.build_command(&format!("{BASE}{lines}\n"), &["--progress", "plain"]);
     let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
     let mut output = BufReader::new(child.stderr.take().unwrap()).lines();
@@ -271,7 +271,7 @@ fn running(word: &str) -> usize {
     fs::read_dir("/proc").unwrap().filter(|entry| entry.as_ref().is_ok_and(is_it)).count()
 }
 
-fn wait_until_gone(word: &str) {
+pub(crate) fn wait_until_gone(word: &str) {
     let limit = Instant::now() + Duration::from_secs(10);
     while running(word) > 0 {
         assert!(Instant::now() < limit, "{word} still runs");
