@@ -35,6 +35,7 @@ use clap::{CommandFactory as _, Parser};
 use store::Store;
 
 use crate::dockerfile::suggest::nearest;
+use crate::solve::Isolation;
 
 pub(crate) use environment::colour_wanted;
 
@@ -77,6 +78,19 @@ enum Command {
     Debug(debug::DebugArgs),
 }
 
+impl Command {
+    /// Enters the user namespace that the command takes, if it takes one.
+    fn enter_namespace(&self) -> sandbox::Result<()> {
+        match self {
+            Self::Debug(_) | Self::Check(_) => Ok(()),
+            Self::Build(args) if args.isolation.isolation() == Isolation::Chroot => {
+                sandbox::rootless::enter_for_chroot()
+            }
+            _ => sandbox::rootless::enter_if_needed(),
+        }
+    }
+}
+
 /// What every command starts from.
 #[derive(Debug)]
 struct Context {
@@ -104,9 +118,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
         }
     };
-    if !matches!(cli.command, Command::Debug(_) | Command::Check(_))
-        && let Err(error) = sandbox::rootless::enter_if_needed()
-    {
+    if let Err(error) = cli.command.enter_namespace() {
         failure::print(&error.into());
         return ExitCode::FAILURE;
     }

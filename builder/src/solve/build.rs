@@ -13,6 +13,7 @@ use super::cancel::Cancel;
 use super::copy::Scan;
 use super::emulate;
 use super::images::{Images, Pull, Sources};
+use super::isolation::Isolation;
 use super::last::{Builds, Last};
 use super::run::RunOptions;
 use super::schedule::Tasks;
@@ -40,6 +41,8 @@ pub struct Request<'a> {
     pub cache: Caching,
     /// What its RUN steps find around them.
     pub run: RunOptions,
+    /// How the processes of RUN are kept apart from the machine.
+    pub isolation: Isolation,
     /// The latest time in new layers and configs, in seconds since 1970.
     pub clamp: Option<i64>,
     /// How many things may happen at once.

@@ -5,6 +5,7 @@
 //! schedule  tasks (scan a context, begin a stage, do a step), as parallel as they can be
 //! step      key → record? else execute → layer → record
 //! run copy  the executors
+//! isolation where namespaces are denied: plain directories instead of mounts
 //! assemble  layers, history and config → image
 //! last      what the previous build did, to say why a step runs
 //! ```
@@ -22,6 +23,7 @@ mod cancel;
 mod copy;
 mod emulate;
 mod images;
+mod isolation;
 mod last;
 mod run;
 mod schedule;
@@ -32,5 +34,6 @@ pub use build::{Built, Request, build};
 pub use cancel::{Cancel, Guard};
 pub(crate) use images::known_config;
 pub use images::{Place, Pull, Sources};
+pub use isolation::Isolation;
 pub use last::{Builds, Last};
 pub use run::{AgentSource, Agents, RunOptions, SecretSource, Secrets};

@@ -13,6 +13,7 @@ use super::build::Request;
 use super::caches::Caches;
 use super::copy::{self, Scan, Site};
 use super::images::Images;
+use super::isolation::{Isolation, PlainRoot, Roots};
 use super::last::{Builds, Last};
 use super::run::{self, Place, Source};
 use super::view::{Packed, Stacked, View};
@@ -39,6 +40,8 @@ pub(super) struct Steps<'a> {
     /// What the RUN steps have in common.
     shared: run::Shared,
     views: Mutex<BTreeMap<String, Arc<View>>>,
+    /// Where processes run without namespaces.
+    roots: Roots,
 }
 
 /// The layers of a finished stage, by its index.
@@ -63,6 +66,7 @@ impl<'a> Steps<'a> {
             known: Mutex::default(),
             shared: run::Shared::default(),
             views: Mutex::default(),
+            roots: Roots::default(),
         }
     }
 
@@ -404,11 +408,25 @@ impl Doing<'_> {
         copy::execute(copy, &scan, &*source, None, &site)
     }
 
+    /// Returns the plain directory for a RUN that is isolated by it alone.
+    fn plain_root(&self, snapshot: &Snapshot) -> Result<Option<PlainRoot>> {
+        let Steps { lease, request, roots, .. } = self.steps;
+        match request.isolation {
+            Isolation::Namespaces => Ok(None),
+            Isolation::Chroot => {
+                let layers: Vec<DiffId> = self.before.iter().map(|layer| layer.diff_id).collect();
+                roots.take(lease, snapshot, &layers).map(Some)
+            }
+        }
+    }
+
     fn run(&self, run: &plan::Run, key: &Digest) -> Result<Written> {
         let Steps { lease, request, builds, .. } = self.steps;
         let snapshot = self.steps.snapshot(self.before)?;
         let active = lease.active(&snapshot)?;
+        let plain = self.plain_root(&snapshot)?;
         let place = Place {
+            plain: plain.as_ref(),
             lease,
             options: &request.run,
             shared: &self.steps.shared,
@@ -425,8 +443,17 @@ impl Doing<'_> {
             events: request.events,
         };
         let changed = run::execute(run, &place)?;
+        if let Some(plain) = &plain {
+            plain.differences(&active.upper())?;
+        }
         let options = LayerOptions { clamp: request.clamp, ..LayerOptions::default() };
         let layer = active.into_layer(&options)?;
+        if let Some(plain) = plain {
+            // With times that are clamped in the layer, the directory is not what it says.
+            let layers = self.before.iter().map(|layer| layer.diff_id).chain([layer.diff_id]);
+            let layers = request.clamp.is_none().then(|| layers.collect());
+            self.steps.roots.give_back(&plain, layers)?;
+        }
         Ok(Written { diff_id: layer.diff_id, blob: layer.descriptor, changed })
     }
 

@@ -4,6 +4,7 @@
 
 mod cache;
 mod check;
+mod chroot;
 mod contexts;
 mod copy;
 mod fetch;

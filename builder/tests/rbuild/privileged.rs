@@ -283,7 +283,7 @@ fn pid(child: &Child) -> Pid {
     Pid::from_raw(i32::try_from(child.id()).unwrap())
 }
 
-fn assert_nothing_is_left(world: &World) {
+pub(crate) fn assert_nothing_is_left(world: &World) {
     for left in ["leases", "ingest", "trash"] {
         let count = fs::read_dir(world.root().join(left)).map_or(0, Iterator::count);
         assert_eq!(count, 0, "{left} is not empty");

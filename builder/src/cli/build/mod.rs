@@ -3,6 +3,7 @@
 mod cache;
 mod call;
 mod inputs;
+mod isolation;
 mod output;
 mod run;
 mod summary;
@@ -63,6 +64,8 @@ pub(super) struct BuildArgs {
     run: run::RunArgs,
     #[command(flatten)]
     inputs: inputs::InputArgs,
+    #[command(flatten)]
+    pub(super) isolation: isolation::IsolationArgs,
 }
 
 pub(super) fn run(args: &BuildArgs, context: &super::Context) -> anyhow::Result<()> {
@@ -136,6 +139,7 @@ pub(super) fn run_with(
         contexts: &contexts,
         cache: args.cache.caching(),
         run: run_options.clone(),
+        isolation: args.isolation.isolation(),
         clamp,
         threads: std::thread::available_parallelism().map_or(4, |n| n.get().max(4)),
         clock: &environment::now,

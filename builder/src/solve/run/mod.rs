@@ -33,6 +33,7 @@ pub(super) use mounts::Source;
 use super::caches::Caches;
 use super::cancel::Cancel;
 use super::copy::Scan;
+use super::isolation::{Dressed, PlainRoot};
 use crate::context::SharedTree;
 use crate::copy::{Content, digest};
 use crate::dockerfile::quote::quote;
@@ -48,6 +49,8 @@ pub(super) const GROUP_PREFIX: &str = "rbuild-";
 
 /// Where a RUN happens.
 pub(super) struct Place<'a> {
+    /// The plain directory that is the root, where there are no namespaces.
+    pub(super) plain: Option<&'a PlainRoot>,
     pub(super) lease: &'a Lease,
     pub(super) options: &'a RunOptions,
     pub(super) shared: &'a Shared,
@@ -135,10 +138,16 @@ pub(super) fn execute(run: &Run, place: &Place<'_>) -> Result<Option<PathBuf>> {
     cancel.check()?;
     let common = place.shared.common(place.lease, place.options)?;
     let mut mounts = Mounts::prepare(run, place, common)?;
-    let spec = spec::spec(run, place, common, &mounts)?;
+    let mut spec = spec::spec(run, place, common, &mounts)?;
     let log = Log::create(&place.log, std::mem::take(&mut mounts.mask))?;
-    let (out_read, out_write) = pipe()?;
-    let (err_read, err_write) = pipe()?;
+    let (dressed, streams) = match place.plain {
+        Some(root) => {
+            let (dressed, streams) = Dressed::new(root, &mut spec)?;
+            (Some(dressed), streams)
+        }
+        None => (None, [pipe()?, pipe()?]),
+    };
+    let [(out_read, out_write), (err_read, err_write)] = streams;
     let stdio = Stdio {
         stdin: sandbox::Stream::Null,
         stdout: sandbox::Stream::Fd(out_write),
@@ -153,7 +162,8 @@ pub(super) fn execute(run: &Run, place: &Place<'_>) -> Result<Option<PathBuf>> {
             scope.spawn(move || forward.serve(stopped));
         }
         let started = sandbox::spawn(&spec, stdio)?;
-        for warning in started.warnings() {
+        let warnings = dressed.iter().flat_map(|dressed| &dressed.warnings);
+        for warning in warnings.chain(started.warnings()) {
             events(Event::Warning { step: Some(step), message: warning.clone() });
         }
         let killer = started.killer();
@@ -175,7 +185,10 @@ pub(super) fn execute(run: &Run, place: &Place<'_>) -> Result<Option<PathBuf>> {
         cancel.check()?;
         return Err(failure(run, exit, started.oom_killed(), log, &place.log));
     }
-    sandbox::stubs::remove(&place.upper, started.stubs())?;
+    match dressed {
+        Some(dressed) => dressed.undress()?,
+        None => sandbox::stubs::remove(&place.upper, started.stubs())?,
+    }
     Ok(mounts.changed.take())
 }
 
