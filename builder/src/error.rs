@@ -146,6 +146,13 @@ pub enum Error {
         architecture: String,
     },
 
+    /// The same build came to something else the second time.
+    #[error("the build is not reproducible: {found}")]
+    NotReproducible {
+        /// The first difference.
+        found: String,
+    },
+
     /// The build was told to stop.
     #[error("the build was cancelled")]
     Cancelled,

@@ -60,7 +60,7 @@ mod testing;
 mod trash;
 mod version;
 
-pub use archive::{Layout, Listed, Loaded};
+pub use archive::{ArchiveFormat, Layout, Listed, Loaded};
 pub use blobs::{Blob, Blobs};
 pub use compress::{DEFAULT_GZIP_LEVEL, DEFAULT_ZSTD_LEVEL};
 pub use error::{Error, Result};

@@ -52,3 +52,11 @@ pub struct Caching {
     /// is not kept in the store.
     pub may_be_partial: bool,
 }
+
+impl Caching {
+    /// Returns the same, but with every step run.
+    #[must_use]
+    pub fn refreshed(&self) -> Self {
+        Self { refresh: Refresh::Everything, ..self.clone() }
+    }
+}

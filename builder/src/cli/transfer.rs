@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
+use std::ops::Deref;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -162,22 +163,22 @@ fn fetch(
 }
 
 /// Shows a transfer as one step with a line per blob.
-struct Show<'a> {
-    progress: &'a Progress,
+pub(super) struct Show<P> {
+    progress: P,
     step: usize,
     started: std::time::Instant,
     sizes: Mutex<BTreeMap<Digest, u64>>,
 }
 
-impl<'a> Show<'a> {
-    fn start(progress: &'a Progress, name: String) -> Self {
+impl<P: Deref<Target = Progress>> Show<P> {
+    pub(super) fn start(progress: P, name: String) -> Self {
         let step = progress.numbers().fetch_add(1, Ordering::Relaxed);
         progress.event(Event::Started { step, name });
         progress.show(Event::Running { step, why: Why::First });
         Self { progress, step, started: std::time::Instant::now(), sizes: Mutex::default() }
     }
 
-    fn event(&self, event: &Remote) {
+    pub(super) fn event(&self, event: &Remote) {
         let step = self.step;
         let line = |text: String| {
             self.progress.event(Event::Log {
@@ -220,7 +221,7 @@ impl<'a> Show<'a> {
         self.progress.event(Event::Transfer { step: self.step, what, current, total });
     }
 
-    fn end(&self, failure: Option<String>) {
+    pub(super) fn end(&self, failure: Option<String>) {
         let step = self.step;
         self.progress.event(match failure {
             None => Event::Done { step, took: self.started.elapsed() },

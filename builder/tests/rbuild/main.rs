@@ -12,6 +12,7 @@ mod language;
 mod limits;
 mod messages;
 mod mounts;
+mod outputs;
 mod platforms;
 mod privileged;
 mod server;

@@ -95,6 +95,23 @@ impl World {
         Built::of(self.build_command(dockerfile, arguments).output().unwrap())
     }
 
+    /// Builds with these names only.
+    pub(crate) fn build_with_names(
+        &self,
+        dockerfile: &str,
+        arguments: &[&str],
+        names: &[&str],
+    ) -> Built {
+        let file = self.directory.path().join("Dockerfile");
+        fs::write(&file, dockerfile).unwrap();
+        let mut command = self.command(&["build"]);
+        for name in names {
+            command.args(["-t", name]);
+        }
+        command.arg("-f").arg(file).args(arguments).arg(self.context());
+        Built::of(command.output().unwrap())
+    }
+
     /// Builds and expects success.
     #[track_caller]
     pub(crate) fn build(&self, dockerfile: &str) -> Built {

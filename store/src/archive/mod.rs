@@ -22,6 +22,7 @@ mod tests;
 
 pub use layout::Layout;
 pub use load::{Listed, Loaded};
+pub use save::ArchiveFormat;
 
 /// The file that marks an OCI layout, and all it says.
 const LAYOUT_FILE: &str = "oci-layout";

@@ -28,6 +28,20 @@ impl Lease {
     ///
     /// [`Error::BlobUnknown`] if part of an image is not stored, or if the output fails.
     pub fn save(&self, images: &[ImageEntry], output: impl Write) -> Result<()> {
+        self.save_as(images, ArchiveFormat::Docker, output)
+    }
+
+    /// Writes images into one tar of a format; else as [`save`](Self::save).
+    ///
+    /// # Errors
+    ///
+    /// As [`save`](Self::save).
+    pub fn save_as(
+        &self,
+        images: &[ImageEntry],
+        format: ArchiveFormat,
+        output: impl Write,
+    ) -> Result<()> {
         let mut plan = Plan::new(self.store());
         let mut index = Vec::new();
         let mut list: Vec<DockerImage> = Vec::new();
@@ -39,13 +53,24 @@ impl Lease {
             }
             index.push(named(&descriptor, image));
         }
-        let lists = [
+        let mut lists = vec![
             (LAYOUT_FILE, LAYOUT.as_bytes().to_vec()),
             (INDEX_FILE, Index::new(index).to_bytes()),
-            (MANIFEST_FILE, docker::to_bytes(&list)),
         ];
+        if format == ArchiveFormat::Docker {
+            lists.push((MANIFEST_FILE, docker::to_bytes(&list)));
+        }
         plan.write(&lists, output)
     }
+}
+
+/// For whom images are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ArchiveFormat {
+    /// For everyone who reads OCI layouts.
+    Oci,
+    /// For docker as well, which has a list of its own.
+    Docker,
 }
 
 /// What goes into an archive.

@@ -210,6 +210,14 @@ impl InputArgs {
 }
 
 impl Inputs {
+    /// Returns the build context where it is a directory.
+    pub(super) fn directory(&self) -> Option<&Path> {
+        match &self.context {
+            Main::Directory(directory) => Some(directory),
+            Main::Tree(_) => None,
+        }
+    }
+
     /// Hands the build context and the named ones to the build.
     pub(super) fn give(
         &self,

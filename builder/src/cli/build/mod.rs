@@ -2,11 +2,16 @@
 
 mod cache;
 mod call;
+mod epoch;
 mod inputs;
 mod isolation;
+mod job;
+mod metadata;
 mod output;
+mod push;
 mod run;
 mod summary;
+mod write;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,21 +19,19 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, LazyLock};
 use std::time::{Instant, SystemTime};
 
-use anyhow::{Context as _, bail};
-use oci::{Platform, Reference};
-use store::Lease;
+use anyhow::bail;
 
 use self::inputs::Inputs;
+use self::job::Job;
 use super::environment::{self, colour_wanted};
 use super::progress::{Mode, Progress, write_stderr};
-use super::{check, failure, signals, transfer};
+use super::{check, failure, signals};
 use crate::context::Contexts;
 use crate::dockerfile::{self, Code, Dockerfile};
 use crate::error::Error;
 use crate::fetch::Fetcher;
-use crate::output::{Executed, Sharing};
 use crate::plan::Options;
-use crate::solve::{self, Builds, Built, Cancel, Pull, Request};
+use crate::solve::{Builds, Cancel};
 pub(super) use call::{Call, Method};
 
 /// Build an image from a Dockerfile
@@ -82,7 +85,7 @@ pub(super) fn run_with(
     signals::stop_on_signal(&cancel)?;
     let started = Instant::now();
     let (named, sources) = args.inputs.named()?;
-    let options = Options { contexts: named, ..options(args)? };
+    let mut options = Options { contexts: named, ..options(args)? };
     // Of several platforms the first is looked at: the others say the same.
     let platform = args.output.platforms().swap_remove(0);
     let looked_at = Options { platform, ..options.clone() };
@@ -93,7 +96,8 @@ pub(super) fn run_with(
         let lease = store.and_then(|store| store.lease().ok());
         return check::answer(call, &args.inputs.subject(inputs, &looked_at, lease.as_ref()));
     }
-    let run_options = args.run.options()?;
+    let run = args.run.options()?;
+    let outputs = args.output.outputs()?;
 
     let store = context.store()?;
     let lease = store.lease()?;
@@ -102,7 +106,7 @@ pub(super) fn run_with(
     let builds = Builds::new(store.root().path());
     let mode = if args.output.quiet { Mode::Quiet } else { args.progress };
     // What is wrong with a Dockerfile at hand is printed before the display starts.
-    let progress = LazyLock::new(|| Progress::start(mode));
+    let progress = LazyLock::new(|| Arc::new(Progress::start(mode)));
     let client = || environment::client("", false);
     let show = |event| progress.show(event);
     let number = || progress.numbers().fetch_add(1, Ordering::Relaxed);
@@ -120,48 +124,56 @@ pub(super) fn run_with(
         return check::answer(call, &subject);
     }
     let file = parsed(shown, text, &options)?;
-    let clamp = clamp(&options, inputs.time)?;
+    let clamp = epoch::clamp(&mut options, args.output.is_reproducible(), &inputs)?;
     subject.check_before(&file, &progress)?;
     let target = options.target.clone().unwrap_or_default();
-    let events = |event| progress.event(event);
-    let base = transfer::Base { insecure: args.insecure, progress: &progress };
-    let image = |lease: &Lease, name: &Reference, platform: &Platform| {
-        Ok(base.image(lease, name, platform, &cancel)?)
-    };
-    let layers = |lease: &Lease, name: &Reference, blobs: &[_], cancel: &Cancel| {
-        Ok(base.layers(lease, name, blobs, cancel)?)
-    };
-    let executed = Executed::default();
-    let request = |platform: &Platform| Request {
+    let pushes = outputs.start_pushes(&lease, &progress, args.insecure, &cancel)?;
+    let job = Job {
+        args,
+        outputs: &outputs,
         file: &file,
-        identity: format!("{identity}\n{target}\n{platform}"),
-        options: Options { platform: platform.clone(), ..options.clone() },
+        identity: format!("{identity}\n{target}"),
+        options,
         contexts: &contexts,
-        cache: args.cache.caching(),
-        run: run_options.clone(),
-        isolation: args.isolation.isolation(),
+        run,
         clamp,
-        threads: std::thread::available_parallelism().map_or(4, |n| n.get().max(4)),
-        clock: &environment::now,
-        pull: Pull { image: &image, layers: &layers },
-        sharing: Sharing { executed: Some(&executed), layer: None },
-        events: &events,
-        numbers: progress.numbers(),
+        lease: &lease,
+        progress: &progress,
         cancel: &cancel,
     };
-    let platforms = args.output.platforms();
-    // One after the other: the steps of each run in parallel, and find what those before had
-    // in common with them.
-    let result: crate::Result<Vec<Built>> =
-        platforms.iter().map(|platform| solve::build(&request(platform), &lease)).collect();
+    let result = job.done(&pushes);
     // What was read need not be read again, however the build ended.
     contexts.save();
-    let finished = result.and_then(|built| args.output.finish(&lease, built));
+    let written = result
+        .map_err(Stopped::Build)
+        .and_then(|finished| Ok((outputs.write(&lease, &finished, clamp, &pushes)?, finished)));
     progress.finish();
     // Once more: now the base images are here.
     check::summarize(&subject.check_build(&file).warnings, &progress);
-    let finished = finished.map_err(|error| explained(error, shown, text))?;
-    args.output.report(&finished, &progress, started)
+    let (written, finished) = written.map_err(|stopped| stopped.explained(shown, text))?;
+    args.output.report(&outputs, &finished, &written, &progress, started)
+}
+
+/// What ended a build too early.
+enum Stopped {
+    Build(Error),
+    Output(anyhow::Error),
+}
+
+impl Stopped {
+    /// Prints what is known about a failure, and returns what is left to say.
+    fn explained(self, file: &str, text: &str) -> anyhow::Error {
+        match self {
+            Self::Build(error) => explained(error, file, text),
+            Self::Output(error) => error,
+        }
+    }
+}
+
+impl From<anyhow::Error> for Stopped {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Output(error)
+    }
 }
 
 /// Prints what is known about a failure, and returns what is left to say.
@@ -223,22 +235,6 @@ fn options(args: &BuildArgs) -> anyhow::Result<Options> {
         run: args.run.policy(),
         ..Options::default()
     })
-}
-
-/// Returns the latest time in the image: `SOURCE_DATE_EPOCH` of the arguments or the environment.
-///
-/// With the value `context` it is the time of the context, where that is known.
-fn clamp(options: &Options, context: Option<i64>) -> anyhow::Result<Option<i64>> {
-    const NAME: &str = "SOURCE_DATE_EPOCH";
-    let Some(text) = options.build_args.get(NAME).cloned().or_else(|| environment::variable(NAME))
-    else {
-        return Ok(None);
-    };
-    if text == "context" {
-        return Ok(context);
-    }
-    let seconds = text.parse().with_context(|| format!("{NAME}={text} is not a number of seconds"));
-    Ok(Some(seconds?))
 }
 
 fn nanoseconds(time: SystemTime) -> i64 {

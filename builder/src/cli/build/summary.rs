@@ -5,10 +5,17 @@ use std::time::Duration;
 use oci::Reference;
 
 use super::super::progress::{Progress, human_size, seconds, write_stderr};
+use super::write::Written;
 use crate::output::Finished;
 
 /// Prints the summary in the form that the progress has.
-pub(super) fn print(names: &[Reference], finished: &Finished, progress: &Progress, took: Duration) {
+pub(super) fn print(
+    names: &[Reference],
+    finished: &Finished,
+    written: &Written,
+    progress: &Progress,
+    took: Duration,
+) {
     let (reused, run) = progress.counts();
     let platforms: Vec<String> =
         finished.builds.iter().map(|built| built.platform.to_string()).collect();
@@ -18,7 +25,8 @@ pub(super) fn print(names: &[Reference], finished: &Finished, progress: &Progres
             "event": "built",
             "names": names.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "image_id": finished.image_id().to_string(),
-            "digest": finished.image.digest.to_string(),
+            "digest": written.image.digest.to_string(),
+            "outputs": written.lines,
             "platforms": platforms,
             "size": finished.size(),
             "ms": u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
@@ -36,6 +44,9 @@ pub(super) fn print(names: &[Reference], finished: &Finished, progress: &Progres
             seconds(took),
             human_size(peak_memory),
         ));
+        let mut lines = vec![format!("digest {}", written.image.digest)];
+        lines.extend(written.lines.iter().cloned());
+        write_stderr(&(lines.join("\n") + "\n"));
     }
 }
 
