@@ -25,5 +25,6 @@ pub mod output;
 pub mod plan;
 pub mod solve;
 pub mod tree;
+pub mod walked;
 
 pub use error::{Error, Result};

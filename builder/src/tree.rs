@@ -16,6 +16,7 @@ use std::sync::Arc;
 use store::layers::tar::SparseSegment;
 
 use crate::error::{Error, IoContext as _, Result};
+use crate::walked::Walked;
 
 /// Symbolic links followed on the way to one path, as in Linux's own limit.
 const MAX_LINKS: usize = 40;
@@ -177,7 +178,7 @@ pub trait Tree: Sync {
     ///
     /// # Errors
     /// Fails when a directory cannot be read.
-    fn walk(&self, dir: &Path) -> Result<Vec<(PathBuf, Node)>> {
+    fn walk(&self, dir: &Path) -> Result<Walked> {
         let mut found = Vec::new();
         let mut pending = vec![PathBuf::new()];
         // Depth first: the children of a directory are pushed in reverse, so that the
@@ -187,7 +188,7 @@ pub trait Tree: Sync {
             let path = if is_root { dir.to_owned() } else { dir.join(&relative) };
             let node = match self.lookup(&path)? {
                 Some(node) => node,
-                None if is_root => return Ok(found),
+                None if is_root => return Ok(Walked::default()),
                 // It vanished between the listing and the look.
                 None => continue,
             };
@@ -198,7 +199,7 @@ pub trait Tree: Sync {
                 found.push((relative, node));
             }
         }
-        Ok(found)
+        Ok(found.into())
     }
 
     /// Returns where the content of a regular file lies in a larger one, for trees that

@@ -16,6 +16,7 @@ use super::walk::{LISTING_BYTES, Names, walk};
 use crate::error::{Error, IoContext as _, Result};
 use crate::ignore::{Ignore, Matched};
 use crate::tree::{Kind, Mtime, Node, Stamp, Tree, Xattrs};
+use crate::walked::Walked;
 
 /// Entries of one context; far above any real one, it ends a walk into a mounted world.
 pub const MAX_ENTRIES: usize = 5_000_000;
@@ -155,7 +156,7 @@ impl Tree for Context {
         node.stamp.as_ref().and_then(|stamp| self.index.get(stamp))
     }
 
-    fn walk(&self, dir: &Path) -> Result<Vec<(PathBuf, Node)>> {
+    fn walk(&self, dir: &Path) -> Result<Walked> {
         walk(self, dir)
     }
 

@@ -20,6 +20,7 @@ use crate::context::MAX_ENTRIES;
 use crate::copy::members;
 use crate::error::{Error, IoContext as _, Result};
 use crate::tree::{Kind, Mtime, Node, Slice, Tree, Xattrs, normalize};
+use crate::walked::Walked;
 
 /// What names of one member are told by, instead of an inode's device.
 const TAR_LINKS: u64 = u64::MAX - 1;
@@ -194,9 +195,10 @@ impl Tree for TarTree {
         }
     }
 
-    fn walk(&self, dir: &Path) -> Result<Vec<(PathBuf, Node)>> {
+    fn walk(&self, dir: &Path) -> Result<Walked> {
         let relative = |path: &Path| path.strip_prefix(dir).unwrap_or(path).to_owned();
-        Ok(self.below(dir).map(|(path, member)| (relative(path), member.node.clone())).collect())
+        let found = self.below(dir).map(|(path, member)| (relative(path), member.node.clone()));
+        Ok(found.collect::<Vec<_>>().into())
     }
 
     fn slice(&self, path: &Path) -> Option<Slice> {
@@ -282,7 +284,7 @@ mod tests {
 
     fn paths(tree: &TarTree) -> Vec<String> {
         let walked = tree.walk(Path::new("")).unwrap();
-        walked.into_iter().map(|(path, _)| path.display().to_string()).collect()
+        walked.iter().map(|(path, _)| path.display().to_string()).collect()
     }
 
     #[test]

@@ -30,7 +30,7 @@ fn open(dir: &Path, ignore: &str) -> Context {
 
 fn walked(context: &Context, below: &str) -> Vec<String> {
     let found = context.walk(Path::new(below)).unwrap();
-    found.into_iter().map(|(path, _)| path.display().to_string()).collect()
+    found.iter().map(|(path, _)| path.display().to_string()).collect()
 }
 
 fn content(context: &Context, word: &str) -> Content {

@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use super::directory::{Context, MAX_ENTRIES, node};
 use crate::error::{Error, IoContext as _, Result};
 use crate::ignore::Matched;
-use crate::tree::Node;
+use crate::walked::{Below, Listing, Walked};
 
 /// How much of a directory is read at once.
 pub(super) const LISTING_BYTES: usize = 32 * 1024;
@@ -27,7 +27,7 @@ const MAX_THREADS: usize = 8;
 
 /// Returns everything below `top` that is not ignored: paths relative to it, parents before
 /// children, names in byte order.
-pub(super) fn walk(context: &Context, top: &Path) -> Result<Vec<(PathBuf, Node)>> {
+pub(super) fn walk(context: &Context, top: &Path) -> Result<Walked> {
     let walk = Walk {
         context,
         top,
@@ -58,7 +58,10 @@ pub(super) fn walk(context: &Context, top: &Path) -> Result<Vec<(PathBuf, Node)>
     let failure = walk.lock().failure.take();
     match failure {
         Some(failure) => Err(failure),
-        None => Ok(in_order(listings)),
+        None => {
+            listings.sort_unstable_by_key(|(number, _)| *number);
+            Ok(Walked::in_order(listings.into_iter().map(|(_, listing)| listing).collect()))
+        }
     }
 }
 
@@ -94,21 +97,12 @@ struct Directory {
     matched: Matched,
 }
 
-/// A directory that was read: its number and its entries in order.
-type Listing = (usize, Vec<Entry>);
-
-struct Entry {
-    relative: PathBuf,
-    node: Node,
-    /// The number of the listing below, for a directory.
-    below: Option<usize>,
-    /// Whether it is only there if something below it is.
-    is_ignored: bool,
-}
+/// A directory that was read, with its number.
+type Numbered = (usize, Listing);
 
 impl Walk<'_> {
     /// Reads until nothing waits, or enough for others to help.
-    fn alone(&self, listings: &mut Vec<Listing>) -> Result<()> {
+    fn alone(&self, listings: &mut Vec<Numbered>) -> Result<()> {
         let mut buffer = Vec::with_capacity(LISTING_BYTES);
         loop {
             let directory = {
@@ -126,7 +120,7 @@ impl Walk<'_> {
     }
 
     /// Reads beside other threads until all of them are done.
-    fn together(&self, listings: &mut Vec<Listing>) {
+    fn together(&self, listings: &mut Vec<Numbered>) {
         let mut buffer = Vec::with_capacity(LISTING_BYTES);
         let mut found = Vec::new();
         let mut queue = self.lock();
@@ -166,7 +160,7 @@ impl Walk<'_> {
         directory: &Directory,
         buffer: &mut Vec<u8>,
         found: &mut Vec<Directory>,
-    ) -> Result<Listing> {
+    ) -> Result<Numbered> {
         let Self { context, top, .. } = self;
         let path = top.join(&directory.relative);
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
@@ -178,7 +172,8 @@ impl Walk<'_> {
             let path = context.absolute(Path::new(""));
             return Err(Error::TooManyEntries { path, limit: MAX_ENTRIES });
         }
-        let mut entries = Vec::with_capacity(names.list.len());
+        let mut listing = Listing::default();
+        listing.entries.reserve_exact(names.list.len());
         for (name, kind) in names.iter() {
             let (is_ignored, matched) = self.check(&path, name, &directory.matched);
             let may_be_dir = matches!(kind, FileType::Directory | FileType::Unknown);
@@ -198,17 +193,17 @@ impl Walk<'_> {
                 Ok(node) => node,
             };
             let relative = join(&directory.relative, text);
-            let below = node.is_dir().then(|| self.numbers.fetch_add(1, Ordering::Relaxed));
-            match below {
-                Some(number) => {
-                    found.push(Directory { number, relative: relative.clone(), matched });
-                }
-                None if is_ignored => continue,
-                None => {}
+            if node.is_dir() {
+                let number = self.numbers.fetch_add(1, Ordering::Relaxed);
+                found.push(Directory { number, relative: relative.clone(), matched });
+                let place = listing.entries.len();
+                listing.directories.push(Below { place, listing: number, is_ignored });
+            } else if is_ignored {
+                continue;
             }
-            entries.push(Entry { relative, node, below, is_ignored });
+            listing.entries.push((relative, node));
         }
-        Ok((directory.number, entries))
+        Ok((directory.number, listing))
     }
 
     /// Returns whether the ignore file excludes a name in a directory, and what to hand down.
@@ -238,38 +233,6 @@ fn join(directory: &Path, name: &OsStr) -> PathBuf {
     path.push(directory);
     path.push(name);
     path
-}
-
-/// Puts listings together: every directory is followed by what is in it.
-fn in_order(listings: Vec<Listing>) -> Vec<(PathBuf, Node)> {
-    let count = listings.iter().map(|(_, entries)| entries.len()).sum();
-    let mut by_number: Vec<Option<std::vec::IntoIter<Entry>>> = Vec::new();
-    for (number, entries) in listings {
-        if by_number.len() <= number {
-            by_number.resize_with(number + 1, || None);
-        }
-        by_number[number] = Some(entries.into_iter());
-    }
-    let mut take = |number: usize| by_number.get_mut(number).and_then(Option::take);
-    let mut ordered: Vec<(PathBuf, Node)> = Vec::with_capacity(count);
-    // Where each open directory goes on, and the place of its own entry if it needs something in it.
-    let mut open = vec![(take(0), None)];
-    while let Some((entries, needed)) = open.last_mut() {
-        if let Some(entry) = entries.as_mut().and_then(Iterator::next) {
-            let place = ordered.len();
-            ordered.push((entry.relative, entry.node));
-            if let Some(number) = entry.below {
-                open.push((take(number), entry.is_ignored.then_some(place)));
-            }
-            continue;
-        }
-        if needed.is_some_and(|place: usize| place + 1 == ordered.len()) {
-            // Nothing in the excluded directory was re-included after all.
-            ordered.pop();
-        }
-        open.pop();
-    }
-    ordered
 }
 
 /// The names in a directory, in byte order, with what the directory says they are.

@@ -123,7 +123,7 @@ fn each<'a>(selections: &'a [Vec<Selected>], mut visit: impl FnMut(&Entry<'_>)) 
             let name = Path::new(&format!("{word}:")).join(&selected.name);
             let place = (selected.path.as_path(), here);
             visit(&Entry { name: &name, node: &selected.node, header, place });
-            for (relative, node) in &selected.below {
+            for (relative, node) in selected.below.iter() {
                 let place: (&'a Path, &'a Path) = (&selected.path, relative);
                 visit(&Entry { name: relative, node, header: true, place });
             }
@@ -181,7 +181,7 @@ fn contents(
         if matches!(selected.node.kind, Kind::File { .. }) {
             add(&selected.node, &|| selected.path.clone());
         }
-        for (relative, node) in &selected.below {
+        for (relative, node) in selected.below.iter() {
             if matches!(node.kind, Kind::File { .. }) {
                 add(node, &|| selected.path.join(relative));
             }

@@ -117,7 +117,7 @@ impl<'a> Placement<'a> {
         } else {
             self.directory(&to.path)?
         };
-        for (relative, node) in &selected.below {
+        for (relative, node) in selected.below.iter() {
             let body = body(source, node, &selected.path.join(relative));
             self.put(&target.join(relative), node, body, true)?;
         }

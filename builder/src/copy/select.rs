@@ -7,6 +7,7 @@ use crate::context::is_ignored;
 use crate::error::{Error, Result};
 use crate::ignore::{Ignore, glob};
 use crate::tree::{Node, Tree, normalize, resolve};
+use crate::walked::Walked;
 
 /// A source word after expansion, and the flags that change what it selects.
 #[derive(Debug)]
@@ -29,7 +30,7 @@ pub struct Selected {
     /// What it is.
     pub node: Node,
     /// For a directory, everything below: paths relative to it, in order.
-    pub below: Vec<(PathBuf, Node)>,
+    pub below: Walked,
     /// The directories to recreate above it, with `--parents`: path below the destination.
     pub above: Vec<(PathBuf, Node)>,
     /// Whether the directory itself is recreated (`--parents`), not only its content copied.
@@ -135,7 +136,7 @@ fn one(
         let ignored = tree.is_ignored(&resolved.path);
         return Err(Error::SourceMissing { path: full, ignored });
     };
-    let mut below = Vec::new();
+    let mut below = Walked::default();
     if node.is_dir() {
         below = tree.walk(&resolved.path)?;
         if !selector.exclude.is_empty() {
@@ -152,16 +153,16 @@ fn one(
 }
 
 /// Drops what `exclude` matches; an excluded directory stays if something below it does.
-fn without_excluded(below: Vec<(PathBuf, Node)>, exclude: &Ignore) -> Vec<(PathBuf, Node)> {
-    let mut kept: Vec<(PathBuf, Node)> = Vec::with_capacity(below.len());
-    for (path, node) in below.into_iter().rev() {
-        let holds_kept = || kept.last().is_some_and(|(next, _)| next.starts_with(&path));
-        if !is_ignored(exclude, &path) || (node.is_dir() && holds_kept()) {
-            kept.push((path, node));
+fn without_excluded(below: Walked, exclude: &Ignore) -> Walked {
+    let mut next: Option<PathBuf> = None;
+    below.retain_from_end(|path, node| {
+        let holds_kept = || next.as_ref().is_some_and(|next| next.starts_with(path));
+        let keep = !is_ignored(exclude, path) || (node.is_dir() && holds_kept());
+        if keep {
+            next = Some(path.to_owned());
         }
-    }
-    kept.reverse();
-    kept
+        keep
+    })
 }
 
 /// Returns the directories above `path` that `--parents` recreates, topmost first.

@@ -47,7 +47,7 @@ pub(super) fn extract(
         writing.put(Path::new(name), &selected.path, &selected.node)?;
         return Ok(writing.changed);
     }
-    for (relative, node) in &selected.below {
+    for (relative, node) in selected.below.iter() {
         cancel.check()?;
         writing.put(relative, &selected.path.join(relative), node)?;
     }
