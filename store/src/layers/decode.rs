@@ -63,14 +63,14 @@ pub fn detecting_decoder<'a>(
 }
 
 /// Decompresses and hashes `input` in one thread while `work` uses the bytes in this one. Returns
-/// what `work` made, and the digest of the uncompressed bytes.
+/// what `work` made, and the digest of the uncompressed bytes, if an algorithm is given.
 ///
 /// Whatever `work` leaves is still hashed, so that the digest is that of the whole stream.
 pub(crate) fn decode<T>(
     input: impl Read + Send,
-    algorithm: Algorithm,
+    algorithm: Option<Algorithm>,
     work: impl FnOnce(&mut Chunks) -> LayerResult<T>,
-) -> LayerResult<(T, Digest)> {
+) -> LayerResult<(T, Option<Digest>)> {
     thread::scope(|scope| {
         let (send, receive) = sync_channel(CHUNKS_WAITING);
         let (give_back, used) = sync_channel(CHUNKS_WAITING + 2);
@@ -92,11 +92,11 @@ pub(crate) fn decode<T>(
 
 fn produce(
     input: impl Read + Send,
-    algorithm: Algorithm,
+    algorithm: Option<Algorithm>,
     send: &SyncSender<io::Result<Vec<u8>>>,
     used: &Receiver<Vec<u8>>,
-) -> Digest {
-    let mut hasher = Hasher::new(algorithm);
+) -> Option<Digest> {
+    let mut hasher = algorithm.map(Hasher::new);
     let copy = || -> io::Result<()> {
         let mut input = detecting_decoder(input)?;
         loop {
@@ -110,7 +110,9 @@ fn produce(
                 return Ok(());
             }
             chunk.truncate(bytes);
-            hasher.update(&chunk);
+            if let Some(hasher) = &mut hasher {
+                hasher.update(&chunk);
+            }
             if send.send(Ok(chunk)).is_err() {
                 return Ok(());
             }
@@ -120,7 +122,7 @@ fn produce(
         // Nobody waits for it where the other side has failed already.
         let _nobody_waits = send.send(Err(error));
     }
-    hasher.finish()
+    hasher.map(Hasher::finish)
 }
 
 /// Reads until the buffer is full or the stream ends.
@@ -201,8 +203,8 @@ mod tests {
         encoder.finish().unwrap()
     }
 
-    fn whole(stream: &[u8]) -> LayerResult<(Vec<u8>, Digest)> {
-        decode(stream, Algorithm::Sha256, |chunks| {
+    fn whole(stream: &[u8]) -> LayerResult<(Vec<u8>, Option<Digest>)> {
+        decode(stream, Some(Algorithm::Sha256), |chunks| {
             let mut out = Vec::new();
             chunks.read_to_end(&mut out).map_err(LayerError::Read)?;
             Ok(out)
@@ -226,15 +228,15 @@ mod tests {
         ] {
             let (bytes, digest) = whole(&stream).unwrap();
             assert!(bytes == content, "{name}");
-            assert_eq!(digest, Digest::sha256(&content), "{name}");
+            assert_eq!(digest, Some(Digest::sha256(&content)), "{name}");
         }
     }
 
     #[test]
     fn what_is_not_used_is_hashed_all_the_same() {
         let content = vec![7; 5_000_000];
-        let ((), digest) = decode(&content[..], Algorithm::Sha256, |_| Ok(())).unwrap();
-        assert_eq!(digest, Digest::sha256(&content));
+        let ((), digest) = decode(&content[..], Some(Algorithm::Sha256), |_| Ok(())).unwrap();
+        assert_eq!(digest, Some(Digest::sha256(&content)));
     }
 
     #[test]
@@ -253,7 +255,7 @@ mod tests {
         let refuse = |_: &mut Chunks| -> LayerResult<()> {
             Err(LayerError::Limit { what: "this", limit: 0 })
         };
-        let result = decode(io::repeat(1), Algorithm::Sha256, refuse);
+        let result = decode(io::repeat(1), Some(Algorithm::Sha256), refuse);
         assert!(matches!(result, Err(LayerError::Limit { .. })));
     }
 }

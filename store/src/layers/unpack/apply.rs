@@ -6,6 +6,7 @@ use std::{
     os::unix::fs::FileExt as _,
     path::Path,
     rc::Rc,
+    thread,
 };
 
 use rustix::{
@@ -13,9 +14,12 @@ use rustix::{
     io::Errno,
 };
 
-use super::tree::Tree;
+use super::{
+    fill::{Filling, Finish, Job, MAX_CONTENT_BYTES, Queue},
+    tree::Tree,
+};
 use crate::layers::{
-    dir::{Dir, OPAQUE_XATTR, is, owner, set_metadata, set_open_times, set_owner, set_xattrs},
+    dir::{Dir, OPAQUE_XATTR, is, owner, set_metadata},
     entry::{Entry, Kind, Metadata},
     error::{EntryContext as _, LayerError, LayerResult},
     index::LayerIndex,
@@ -42,26 +46,16 @@ pub(crate) fn apply<R: BufRead>(
     target: &Path,
     replaced: &Path,
 ) -> LayerResult<LayerIndex> {
-    let mut unpacker = Unpacker::new(target, replaced)?;
-    while let Some(entry) = reader.next_entry()? {
-        match path::classify(&entry.path)? {
-            Naming::Ignored => {}
-            Naming::Plain(path) => unpacker.plain(reader, &path, entry)?,
-            Naming::Opaque(directory) => {
-                let directory = unpacker.make_parent(&directory)?;
-                unpacker.tree.dirs.get_mut(&directory).expect("it was made").is_opaque = true;
-            }
-            Naming::Whiteout(hidden) => {
-                let (parent, name) = split(&hidden);
-                let parent = unpacker.make_parent(parent)?;
-                unpacker.tree.add_whiteout(join(&parent, name))?;
-            }
-        }
-    }
-    unpacker.finish()
+    let queue = Queue::default();
+    thread::scope(|scope| {
+        let filling = Filling::new(scope, &queue);
+        let mut unpacker = Unpacker::new(target, replaced, filling)?;
+        unpacker.read(reader)?;
+        unpacker.finish()
+    })
 }
 
-struct Unpacker {
+struct Unpacker<'scope, 'env> {
     root: Dir,
     replaced: Dir,
     replacements: u64,
@@ -69,6 +63,7 @@ struct Unpacker {
     /// The parents used last, most recent first.
     open: Vec<(Vec<u8>, Rc<Dir>)>,
     defaults: Defaults,
+    filling: Filling<'scope, 'env>,
 }
 
 /// What a new file has before anything is set, so that what is right already need not be set.
@@ -78,14 +73,33 @@ struct Defaults {
     umask: u32,
 }
 
-impl Unpacker {
-    fn new(target: &Path, replaced: &Path) -> LayerResult<Self> {
+impl<'scope, 'env> Unpacker<'scope, 'env> {
+    fn new(target: &Path, replaced: &Path, filling: Filling<'scope, 'env>) -> LayerResult<Self> {
         let root = Dir::open(target).entry("open", b"the layer's directory")?;
         let replaced = Dir::open(replaced).entry("open", b"the layer's directory")?;
         let defaults =
             Defaults::probe(&replaced).entry("create a file in", b"the layer's directory")?;
         let (tree, open) = (Tree::new(), Vec::new());
-        Ok(Self { root, replaced, replacements: 0, tree, open, defaults })
+        Ok(Self { root, replaced, replacements: 0, tree, open, defaults, filling })
+    }
+
+    fn read<R: BufRead>(&mut self, reader: &mut Reader<R>) -> LayerResult<()> {
+        while let Some(entry) = reader.next_entry()? {
+            match path::classify(&entry.path)? {
+                Naming::Ignored => {}
+                Naming::Plain(path) => self.plain(reader, &path, entry)?,
+                Naming::Opaque(directory) => {
+                    let directory = self.make_parent(&directory)?;
+                    self.tree.dirs.get_mut(&directory).expect("it was made").is_opaque = true;
+                }
+                Naming::Whiteout(hidden) => {
+                    let (parent, name) = split(&hidden);
+                    let parent = self.make_parent(parent)?;
+                    self.tree.add_whiteout(join(&parent, name))?;
+                }
+            }
+        }
+        Ok(())
     }
 
     fn plain<R: BufRead>(
@@ -169,20 +183,20 @@ impl Unpacker {
         // Setuid only together with its owner, and not before the content is there.
         let mode = metadata.mode & 0o777;
         let file = self.replacing(path, || dir.create(name, mode)).entry("create", path)?;
+        let finish = Finish {
+            metadata: metadata.clone(),
+            needs_owner: !self.defaults.has_owner(metadata),
+            needs_mode: !self.defaults.has_mode(metadata),
+        };
         if reader.sparse().is_some() {
             write_sparse(reader, &file, size, path)?;
+        } else if size <= MAX_CONTENT_BYTES {
+            let content = read_small(reader, size)?;
+            return self.filling.add(Job { file, path: path.to_vec(), content, finish });
         } else {
             write_plain(reader, &file, path)?;
         }
-        if !self.defaults.has_owner(metadata) {
-            set_owner(&file, metadata).map_err(|source| owner_error(path, metadata, source))?;
-        }
-        if !self.defaults.has_mode(metadata) {
-            let mode = Mode::from_raw_mode(metadata.mode);
-            sys::fchmod(&file, mode).entry("set the mode of", path)?;
-        }
-        set_xattrs(&file, &metadata.xattrs).entry("set the attributes of", path)?;
-        set_open_times(&file, metadata.mtime).entry("set the time of", path)
+        finish.apply(&file, path)
     }
 
     fn node(
@@ -389,6 +403,7 @@ impl Unpacker {
 
     /// Makes whiteouts and gives directories their metadata, now that nothing is added any more.
     fn finish(mut self) -> LayerResult<LayerIndex> {
+        self.filling.finish()?;
         self.tree.settle_whiteouts();
         for path in std::mem::take(&mut self.tree.whiteouts) {
             let (parent, name) = split(&path);
@@ -446,8 +461,21 @@ fn in_the_way(parent: &[u8]) -> LayerError {
     LayerError::Path { path: display(parent), reason }
 }
 
-fn owner_error(path: &[u8], metadata: &Metadata, source: io::Error) -> LayerError {
+pub(super) fn owner_error(path: &[u8], metadata: &Metadata, source: io::Error) -> LayerError {
     LayerError::Owner { path: display(path), uid: metadata.uid, gid: metadata.gid, source }
+}
+
+fn read_small<R: BufRead>(reader: &mut Reader<R>, size: u64) -> LayerResult<Vec<u8>> {
+    let mut content = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
+    loop {
+        let chunk = reader.chunk()?;
+        if chunk.is_empty() {
+            return Ok(content);
+        }
+        content.extend_from_slice(chunk);
+        let bytes = chunk.len();
+        reader.consume(bytes);
+    }
 }
 
 fn write_plain<R: BufRead>(

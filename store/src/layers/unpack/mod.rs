@@ -18,6 +18,7 @@
 //! - The device 0/0, overlayfs' own whiteout, is refused: an image says `.wh.`.
 
 mod apply;
+mod fill;
 mod tree;
 
 pub(crate) use apply::apply;
