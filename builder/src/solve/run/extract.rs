@@ -17,6 +17,7 @@ use crate::copy::Selected;
 use crate::error::{Error, IoContext as _, Result};
 use crate::solve::cancel::Cancel;
 use crate::tree::{Kind, Mtime, Node, Tree};
+use crate::walked::Walked;
 
 /// Writes what was selected into the empty directory `root`: a directory's content becomes
 /// that of `root`, which takes its owner and mode; a file keeps its name. Returns the first
@@ -238,13 +239,7 @@ pub(super) fn find(tree: &dyn Tree, source: Option<&str>) -> Result<Selected> {
         let ignored = tree.is_ignored(&resolved.path);
         return Err(Error::SourceMissing { path, ignored });
     };
-    let mut below = Vec::new();
-    if node.is_dir() {
-        for (found, node) in tree.walk(&resolved.path)? {
-            let relative = found.strip_prefix(&resolved.path).unwrap_or(&found).to_owned();
-            below.push((relative, node));
-        }
-    }
+    let below = if node.is_dir() { tree.walk(&resolved.path)? } else { Walked::default() };
     Ok(Selected {
         // The name is the mount's own business, the directory's mode can be seen inside.
         name: PathBuf::new(),
