@@ -61,13 +61,15 @@ pub(super) struct Subject<'a> {
 #[derive(Debug, Default)]
 pub(super) struct Findings {
     /// The rules that are broken.
-    pub(super) warnings: Vec<Warning>,
+    warnings: Vec<Warning>,
     /// What keeps the file from being built.
     problems: Vec<Diagnostic>,
     /// Whether the first of them is one of the text alone.
     is_syntax: bool,
     /// Why the warnings do so too.
-    pub(super) violation: Option<String>,
+    violation: Option<String>,
+    /// Whether there are base images of which nothing is known.
+    is_guess: bool,
 }
 
 /// Answers a call about a Dockerfile.
@@ -116,31 +118,6 @@ fn check(call: Call, subject: &Subject<'_>) -> anyhow::Result<()> {
     if call.ignore_status { Ok(()) } else { Err(Silent.into()) }
 }
 
-/// Shows the warnings about a file that is built, at the end of the build.
-pub(super) fn summarize(warnings: &[Warning], progress: &Progress) {
-    if progress.is_json() {
-        let line = |warning: &Warning| {
-            let line = serde_json::json!({
-                "event": "warning",
-                "rule": warning.rule.name(),
-                "message": warning.message,
-                "line": warning.span.line,
-                "url": warning.rule.url(),
-            });
-            format!("{line}\n")
-        };
-        write_stderr(&warnings.iter().map(line).collect::<String>());
-    } else if progress.is_for_people() && !warnings.is_empty() {
-        let count = match warnings.len() {
-            1 => "1 warning".to_owned(),
-            count => format!("{count} warnings"),
-        };
-        let line = |warning: &Warning| format!(" - {}\n", lint::printable(&warning.to_string()));
-        let lines: String = warnings.iter().map(line).collect();
-        write_stderr(&format!("{count} found (rbuild check shows the lines):\n{lines}"));
-    }
-}
-
 /// Prints problems with their places, and returns the error that is left to print.
 fn refused(subject: &Subject<'_>, problems: &[Diagnostic]) -> anyhow::Error {
     let colour = colour_wanted();
@@ -170,22 +147,27 @@ impl Subject<'_> {
         &self,
         file: &Dockerfile,
         progress: &Progress,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<Findings> {
         let findings = self.check_build(file);
         if !findings.problems.is_empty() {
             return Err(refused(self, &findings.problems));
         }
-        let Some(violation) = findings.violation else { return Ok(()) };
-        summarize(&findings.warnings, progress);
-        anyhow::bail!(violation)
+        findings.judge(true, progress)?;
+        Ok(findings)
+    }
+
+    /// Checks the file again if there were base images that were not here before the build.
+    pub(super) fn check_after(&self, file: &Dockerfile, before: Findings) -> Findings {
+        if before.is_guess { self.check_build(file) } else { before }
     }
 
     /// Checks a file that is built along: only the stages that are needed count for the rules
     /// about instructions.
-    pub(super) fn check_build(&self, file: &Dockerfile) -> Findings {
+    fn check_build(&self, file: &Dockerfile) -> Findings {
         let (_, found) = dockerfile::parse(self.text);
-        let stages = self.plan(file, self.options.target.clone()).stages;
-        self.findings(file, &found, stages.as_ref())
+        let planned = self.plan(file, self.options.target.clone());
+        let findings = self.findings(file, &found, planned.stages.as_ref());
+        Findings { is_guess: planned.is_guess, ..findings }
     }
 
     /// Checks a file that may not even parse; without a target all stages count.
@@ -280,7 +262,7 @@ impl Subject<'_> {
             match plan(file, &options, &images) {
                 Ok(Planned::Ready(plan)) => {
                     let stages = plan.stages.keys().copied().collect();
-                    return Reached { stages: Some(stages), problems: Vec::new() };
+                    return Reached { stages: Some(stages), problems: Vec::new(), is_guess };
                 }
                 Ok(Planned::NeedsImages(uses)) => {
                     let known = images.len();
@@ -303,7 +285,7 @@ impl Subject<'_> {
                         problem.code != Code::NotSupported
                             && !(is_guess && problem.code == Code::BadExpansion)
                     });
-                    return Reached { stages: None, problems: problems.0 };
+                    return Reached { stages: None, problems: problems.0, is_guess };
                 }
             }
         }
@@ -320,9 +302,48 @@ impl Subject<'_> {
 struct Reached {
     stages: Option<BTreeSet<usize>>,
     problems: Vec<Diagnostic>,
+    /// Whether there are base images of which nothing is known.
+    is_guess: bool,
 }
 
 impl Findings {
+    /// Shows the warnings about a file that is built.
+    pub(super) fn summarize(&self, progress: &Progress) {
+        if progress.is_json() {
+            let line = |warning: &Warning| {
+                let line = serde_json::json!({
+                    "event": "warning",
+                    "rule": warning.rule.name(),
+                    "message": warning.message,
+                    "line": warning.span.line,
+                    "url": warning.rule.url(),
+                });
+                format!("{line}\n")
+            };
+            write_stderr(&self.warnings.iter().map(line).collect::<String>());
+        } else if progress.is_for_people() && !self.warnings.is_empty() {
+            let count = match self.warnings.len() {
+                1 => "1 warning".to_owned(),
+                count => format!("{count} warnings"),
+            };
+            let line =
+                |warning: &Warning| format!(" - {}\n", lint::printable(&warning.to_string()));
+            let lines: String = self.warnings.iter().map(line).collect();
+            write_stderr(&format!("{count} found (rbuild check shows the lines):\n{lines}"));
+        }
+    }
+
+    /// Fails a build that is good otherwise where its warnings are errors.
+    ///
+    /// # Errors
+    /// Says which rules are broken; the warnings are shown first.
+    pub(super) fn judge(&self, is_good: bool, progress: &Progress) -> anyhow::Result<()> {
+        let Some(violation) = self.violation.clone().filter(|_| is_good) else { return Ok(()) };
+        progress.finish();
+        self.summarize(progress);
+        anyhow::bail!(violation)
+    }
+
     /// Returns the first problem in BuildKit's form.
     fn build_error(&self) -> Option<BuildError> {
         if let Some(problem) = self.problems.first() {

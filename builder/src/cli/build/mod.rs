@@ -125,7 +125,7 @@ pub(super) fn run_with(
     }
     let file = parsed(shown, text, &options)?;
     let clamp = epoch::clamp(&mut options, args.output.is_reproducible(), &inputs)?;
-    subject.check_before(&file, &progress)?;
+    let found = subject.check_before(&file, &progress)?;
     let target = options.target.clone().unwrap_or_default();
     let pushes = outputs.start_pushes(&lease, &progress, args.insecure, &cancel)?;
     let job = Job {
@@ -144,12 +144,13 @@ pub(super) fn run_with(
     let result = job.done(&pushes);
     // What was read need not be read again, however the build ended.
     contexts.save();
+    let found = subject.check_after(&file, found);
+    found.judge(result.is_ok(), &progress)?;
     let written = result
         .map_err(Stopped::Build)
         .and_then(|finished| Ok((outputs.write(&lease, &finished, clamp, &pushes)?, finished)));
     progress.finish();
-    // Once more: now the base images are here.
-    check::summarize(&subject.check_build(&file).warnings, &progress);
+    found.summarize(&progress);
     let (written, finished) = written.map_err(|stopped| stopped.explained(shown, text))?;
     args.output.report(&outputs, &finished, &written, &progress, started)
 }
