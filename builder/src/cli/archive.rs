@@ -7,6 +7,11 @@ use std::path::PathBuf;
 use anyhow::{Context as _, bail};
 use store::ImageEntry;
 
+use super::place::directory_of;
+use super::progress::{Mode, Progress};
+use super::pull::complete;
+use super::registry::RegistryArgs;
+
 /// Write images to a tar file
 ///
 /// The file is an OCI image layout that docker's `load` reads as well.
@@ -15,6 +20,8 @@ pub(super) struct SaveArgs {
     /// File to write [default: stdout]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
+    #[command(flatten)]
+    registry: RegistryArgs,
     /// Names or IDs of images
     #[arg(required = true)]
     images: Vec<String>,
@@ -24,16 +31,17 @@ pub(super) fn save(args: &SaveArgs, context: &super::Context) -> anyhow::Result<
     let store = context.store()?;
     let lease = store.lease()?;
     let mut images = Vec::new();
+    let progress = Progress::start(Mode::Quiet);
     for name in &args.images {
         let found = store.images().find(name)?;
+        lease.pin(&found.descriptor.digest)?;
+        complete(&lease, &args.registry, &found.descriptor, &progress)?;
         images.push(ImageEntry { reference: found.reference, descriptor: found.descriptor });
     }
     match &args.output {
         Some(path) => {
-            let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-            let directory = directory.unwrap_or(std::path::Path::new("."));
             // Nobody finds half an archive under this name.
-            let mut file = tempfile::NamedTempFile::new_in(directory)
+            let mut file = tempfile::NamedTempFile::new_in(directory_of(path))
                 .with_context(|| format!("cannot write {}", path.display()))?;
             lease.save(&images, BufWriter::new(&mut file))?;
             file.persist(path).with_context(|| format!("cannot write {}", path.display()))?;

@@ -69,10 +69,16 @@ pub(super) fn auth_files() -> Vec<AuthFile> {
 /// Makes a client for a registry. It costs milliseconds: only commands that use the
 /// network make one.
 pub(super) fn client(registry: &str, insecure: bool) -> Client {
+    let insecure_hosts = if insecure { vec![registry.to_owned()] } else { Vec::new() };
+    client_with(insecure_hosts, auth_files())
+}
+
+/// Makes a client that may be insecure with these hosts, and finds credentials in these files.
+pub(super) fn client_with(insecure_hosts: Vec<String>, auth_files: Vec<AuthFile>) -> Client {
     let either = |upper: &str, lower: &str| variable(lower).or_else(|| variable(upper));
     Client::new(ClientOptions {
-        auth_files: auth_files(),
-        insecure_hosts: if insecure { vec![registry.to_owned()] } else { Vec::new() },
+        auth_files,
+        insecure_hosts,
         ca_files: variable("SSL_CERT_FILE").map(PathBuf::from).into_iter().collect(),
         certs_directories: vec![PathBuf::from("/etc/docker/certs.d")],
         proxies: Proxies {

@@ -3,9 +3,9 @@
 use std::io::{IsTerminal as _, Read as _, Write as _};
 
 use anyhow::{Context as _, bail};
-use store::remote::{AuthFile, Credential};
+use store::remote::Credential;
 
-use super::environment::{client, docker_config};
+use super::registry::RegistryArgs;
 
 /// The registry that is meant when none is named.
 const DEFAULT_REGISTRY: &str = "docker.io";
@@ -24,9 +24,8 @@ pub(super) struct LoginArgs {
     /// Read the password from stdin
     #[arg(long)]
     password_stdin: bool,
-    /// Allow plain HTTP and unverified certificates
-    #[arg(long)]
-    insecure: bool,
+    #[command(flatten)]
+    reach: RegistryArgs,
     /// Host of the registry
     #[arg(default_value = DEFAULT_REGISTRY)]
     registry: String,
@@ -50,10 +49,12 @@ pub(super) fn login(args: &LoginArgs) -> anyhow::Result<()> {
         bail!("the password on stdin is empty");
     }
     let credential = Credential::password(&username, password);
-    client(&args.registry, args.insecure)
+    args.reach
+        .client_of(&[&args.registry])
         .login(&args.registry, &credential, &|_event| {})
         .with_context(|| format!("cannot log in to {}", args.registry))?;
-    file()?
+    args.reach
+        .file()?
         .store(&args.registry, &credential, None)
         .with_context(|| format!("cannot keep the credentials for {}", args.registry))?;
     writeln!(std::io::stdout(), "Login Succeeded")?;
@@ -63,6 +64,8 @@ pub(super) fn login(args: &LoginArgs) -> anyhow::Result<()> {
 /// Log out of a registry
 #[derive(Debug, clap::Args)]
 pub(super) struct LogoutArgs {
+    #[command(flatten)]
+    reach: RegistryArgs,
     /// Host of the registry
     #[arg(default_value = DEFAULT_REGISTRY)]
     registry: String,
@@ -70,15 +73,12 @@ pub(super) struct LogoutArgs {
 
 pub(super) fn logout(args: &LogoutArgs) -> anyhow::Result<()> {
     let registry = &args.registry;
-    let found = file()?
+    let found = args
+        .reach
+        .file()?
         .remove(registry, None)
         .with_context(|| format!("cannot remove the credentials for {registry}"))?;
     let text = if found { "Removing login credentials for" } else { "Not logged in to" };
     writeln!(std::io::stdout(), "{text} {registry}")?;
     Ok(())
-}
-
-fn file() -> anyhow::Result<AuthFile> {
-    let path = docker_config().context("neither DOCKER_CONFIG nor HOME is set")?;
-    Ok(AuthFile::new(path))
 }

@@ -14,17 +14,26 @@
 mod archive;
 mod build;
 mod check;
+mod copy;
 mod debug;
 mod environment;
 mod failure;
+mod history;
 mod images;
+mod import;
+mod index;
 mod inspect;
 mod login;
+mod place;
 mod progress;
 mod prune;
+mod pull;
+mod push;
+mod registry;
 mod signals;
 mod table;
 mod tag;
+mod template;
 mod transfer;
 
 use std::ffi::{OsStr, OsString};
@@ -63,14 +72,18 @@ enum Command {
     Build(Box<build::BuildArgs>),
     #[command(mut_arg("context", |context| context.required(false).default_value(".")))]
     Check(Box<check::CheckArgs>),
-    Push(transfer::PushArgs),
-    Pull(transfer::PullArgs),
+    Push(push::PushArgs),
+    Pull(pull::PullArgs),
     Images(images::ImagesArgs),
     Inspect(inspect::InspectArgs),
+    History(history::HistoryArgs),
     Tag(tag::TagArgs),
     Rmi(tag::RmiArgs),
     Save(archive::SaveArgs),
     Load(archive::LoadArgs),
+    Import(import::ImportArgs),
+    Copy(Box<copy::CopyArgs>),
+    Index(index::IndexArgs),
     Prune(prune::PruneArgs),
     Login(login::LoginArgs),
     Logout(login::LogoutArgs),
@@ -127,14 +140,18 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let result = match cli.command {
         Command::Build(args) => build::run(&args, &context),
         Command::Check(args) => check::run(&args, &context),
-        Command::Push(args) => transfer::push(&args, &context),
-        Command::Pull(args) => transfer::pull(&args, &context),
+        Command::Push(args) => push::run(&args, &context),
+        Command::Pull(args) => pull::run(&args, &context),
         Command::Images(args) => images::run(&args, &context),
         Command::Inspect(args) => inspect::run(&args, &context),
+        Command::History(args) => history::run(&args, &context),
         Command::Tag(args) => tag::tag(&args, &context),
         Command::Rmi(args) => tag::rmi(&args, &context),
         Command::Save(args) => archive::save(&args, &context),
         Command::Load(args) => archive::load(&args, &context),
+        Command::Import(args) => import::run(&args, &context),
+        Command::Copy(args) => copy::run(&args, &context),
+        Command::Index(args) => index::run(&args, &context),
         Command::Prune(args) => prune::run(&args, &context),
         Command::Login(args) => login::login(&args),
         Command::Logout(args) => login::logout(&args),

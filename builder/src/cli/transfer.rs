@@ -1,100 +1,18 @@
-//! `rbuild push` and `rbuild pull`.
+//! What commands that move images have in common: a client, and progress.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
 use std::ops::Deref;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::Context as _;
 use oci::{Descriptor, DiffId, Digest, Platform, Reference};
 use store::Lease;
-use store::remote::{self, Client, Event as Remote, PullOptions, PushOptions, Task};
+use store::remote::{self, Client, Event as Remote, Sink, Task};
 
 use super::environment::client_for;
-use super::progress::{Mode, Progress};
+use super::progress::Progress;
 use crate::event::{Event, Why};
 use crate::solve::Cancel;
-
-/// Send an image to a registry
-///
-/// Blobs the registry already has are not sent again. The digest printed is the one to
-/// deploy by.
-#[derive(Debug, clap::Args)]
-pub(super) struct PushArgs {
-    /// Image to push: its name, or its ID where REMOTE is given
-    image: String,
-    /// Name to push to [default: the image's own]
-    remote: Option<Reference>,
-    /// Allow plain HTTP and unverified certificates
-    #[arg(long)]
-    insecure: bool,
-    /// Print nothing but the result
-    #[arg(short, long)]
-    quiet: bool,
-    /// How progress is shown
-    #[arg(long, value_enum, default_value = "auto", value_name = "MODE")]
-    progress: Mode,
-}
-
-pub(super) fn push(args: &PushArgs, context: &super::Context) -> anyhow::Result<()> {
-    let store = context.store()?;
-    let lease = store.lease()?;
-    let found = store.images().find(&args.image)?;
-    lease.pin(&found.descriptor.digest)?;
-    let to = match (&args.remote, found.reference) {
-        (Some(remote), _) => remote.clone(),
-        (None, Some(name)) => name,
-        (None, None) => anyhow::bail!("say where to push {} to", args.image),
-    };
-    let progress = Progress::start(if args.quiet { Mode::Quiet } else { args.progress });
-    let show = Show::start(&progress, format!("push {}", to.familiar()));
-    let result = client_for(&to, args.insecure).push(
-        &lease,
-        &found.descriptor,
-        &to,
-        &PushOptions::default(),
-        &|event| show.event(&event),
-    );
-    show.end(result.as_ref().err().map(ToString::to_string));
-    progress.finish();
-    let pushed = result.with_context(|| format!("cannot push {}", to.familiar()))?;
-    writeln!(std::io::stdout(), "{}", to.with_digest(pushed.digest))?;
-    Ok(())
-}
-
-/// Fetch an image from a registry
-#[derive(Debug, clap::Args)]
-pub(super) struct PullArgs {
-    /// Image to fetch
-    image: Reference,
-    /// Platform of the image, such as linux/arm64
-    #[arg(long, value_name = "OS/ARCH")]
-    platform: Option<Platform>,
-    /// Allow plain HTTP and unverified certificates
-    #[arg(long)]
-    insecure: bool,
-    /// Print nothing but the result
-    #[arg(short, long)]
-    quiet: bool,
-    /// How progress is shown
-    #[arg(long, value_enum, default_value = "auto", value_name = "MODE")]
-    progress: Mode,
-}
-
-pub(super) fn pull(args: &PullArgs, context: &super::Context) -> anyhow::Result<()> {
-    let store = context.store()?;
-    let lease = store.lease()?;
-    let platform = args.platform.clone().unwrap_or_else(Platform::host);
-    let progress = Progress::start(if args.quiet { Mode::Quiet } else { args.progress });
-    let client = client_for(&args.image, args.insecure);
-    let options = PullOptions { platform, ..PullOptions::default() };
-    let result = fetch(&client, &lease, &args.image, &options, &progress);
-    progress.finish();
-    let descriptor = result.with_context(|| format!("cannot pull {}", args.image.familiar()))?;
-    writeln!(std::io::stdout(), "{}", args.image.with_digest(descriptor.digest))?;
-    Ok(())
-}
 
 /// How a build reaches the registries of its base images.
 pub(super) struct Base<'a> {
@@ -137,29 +55,13 @@ impl Base<'_> {
         reference: &Reference,
         what: String,
         cancel: &Cancel,
-        work: impl FnOnce(&Client, &remote::Sink<'_>) -> remote::Result<T>,
+        work: impl FnOnce(&Client, &Sink<'_>) -> remote::Result<T>,
     ) -> remote::Result<T> {
         let client = Arc::new(client_for(reference, self.insecure));
         let canceller = Arc::clone(&client);
         let _guard = cancel.on_stop(move || canceller.cancel());
-        let show = Show::start(self.progress, what);
-        let result = work(&client, &|event| show.event(&event));
-        show.end(result.as_ref().err().map(ToString::to_string));
-        result
+        Show::run(self.progress, what, |sink| work(&client, sink))
     }
-}
-
-fn fetch(
-    client: &Client,
-    lease: &Lease,
-    reference: &Reference,
-    options: &PullOptions,
-    progress: &Progress,
-) -> remote::Result<Descriptor> {
-    let show = Show::start(progress, format!("[internal] pull {}", reference.familiar()));
-    let result = client.pull(lease, reference, options, &|event| show.event(&event));
-    show.end(result.as_ref().err().map(ToString::to_string));
-    Ok(result?.descriptor)
 }
 
 /// Shows a transfer as one step with a line per blob.
@@ -168,6 +70,20 @@ pub(super) struct Show<P> {
     step: usize,
     started: std::time::Instant,
     sizes: Mutex<BTreeMap<Digest, u64>>,
+}
+
+impl Show<&Progress> {
+    /// Shows a transfer from its beginning to its end.
+    pub(super) fn run<T>(
+        progress: &Progress,
+        name: String,
+        transfer: impl FnOnce(&Sink<'_>) -> remote::Result<T>,
+    ) -> remote::Result<T> {
+        let show = Show::start(progress, name);
+        let result = transfer(&|event| show.event(&event));
+        show.end(result.as_ref().err().map(ToString::to_string));
+        result
+    }
 }
 
 impl<P: Deref<Target = Progress>> Show<P> {

@@ -21,6 +21,7 @@ mod problem;
 mod scope;
 mod stage;
 
+pub(crate) use config::DEFAULT_PATH;
 pub use contexts::{NamedContext, NamedContexts};
 pub use graph::{
     Action, Base, Copy, CopySource, HistoryLine, ImageUse, Options, Origin, Plan, Run, RunMount,

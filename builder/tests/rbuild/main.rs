@@ -8,6 +8,7 @@ mod chroot;
 mod contexts;
 mod copy;
 mod fetch;
+mod images;
 mod language;
 mod limits;
 mod messages;

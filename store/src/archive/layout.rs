@@ -149,15 +149,42 @@ impl Layout {
     /// [`Error::BlobUnknown`](crate::Error::BlobUnknown) if part of an image is not stored, or if the directory cannot be
     /// written.
     pub fn save(&self, lease: &Lease, images: &[ImageEntry]) -> Result<()> {
+        self.add(
+            lease,
+            images.iter().map(|image| (&image.descriptor, |whole: &_| named(whole, image))),
+        )
+    }
+
+    /// Adds an image under a tag, which may be any text, or without one.
+    ///
+    /// # Errors
+    ///
+    /// As [`save`](Self::save).
+    pub fn save_as(&self, lease: &Lease, image: &Descriptor, tag: Option<&str>) -> Result<()> {
+        let name = |whole: &Descriptor| {
+            let mut entry = whole.clone();
+            let tag = tag.map(|tag| (REF_NAME_ANNOTATION.to_owned(), tag.to_owned()));
+            entry.annotations.extend(tag);
+            entry
+        };
+        self.add(lease, [(image, name)].into_iter())
+    }
+
+    /// Adds images with the entries that are made of their descriptors.
+    fn add<'a>(
+        &self,
+        lease: &Lease,
+        images: impl Iterator<Item = (&'a Descriptor, impl Fn(&Descriptor) -> Descriptor)>,
+    ) -> Result<()> {
         let mut plan = Plan::new(lease.store());
         let mut index = self.index()?;
-        for image in images {
-            lease.pin(&image.descriptor.digest)?;
-            let mut entry = named(&plan.whole(&image.descriptor)?, image);
+        for (image, name) in images {
+            lease.pin(&image.digest)?;
+            let mut entry = name(&plan.whole(image)?);
             entry.data = None;
-            let name = entry.annotations.get(REF_NAME_ANNOTATION);
-            index.manifests.retain(|known| match name {
-                Some(_) => known.annotations.get(REF_NAME_ANNOTATION) != name,
+            let tag = entry.annotations.get(REF_NAME_ANNOTATION);
+            index.manifests.retain(|known| match tag {
+                Some(_) => known.annotations.get(REF_NAME_ANNOTATION) != tag,
                 None => known.digest != entry.digest,
             });
             index.manifests.push(entry);

@@ -150,6 +150,22 @@ impl Client {
         self.run(copy::copy(&self.transport, lease, from, to, options, sink))
     }
 
+    /// Takes an image into the store as it is, all of its platforms or one, without unpacking it and
+    /// without a name: it stays as long as the lease.
+    ///
+    /// # Errors
+    ///
+    /// As [`pull`](Self::pull).
+    pub fn take(
+        &self,
+        lease: &Lease,
+        from: &Reference,
+        options: &CopyOptions,
+        sink: &Sink<'_>,
+    ) -> Result<Descriptor> {
+        self.run(copy::take(&self.transport, lease, from, options, sink))
+    }
+
     /// Returns the manifest or index that a name stands for now. Nothing is stored.
     ///
     /// # Errors

@@ -22,6 +22,9 @@ use super::transport::{Transport, protocol};
 use super::upload;
 use crate::lease::Lease;
 
+/// How many manifests one index may lead to.
+const MAX_MANIFESTS: usize = 10_000;
+
 /// What to copy.
 #[derive(Clone, Debug)]
 pub struct CopyOptions {
@@ -69,6 +72,54 @@ pub(super) async fn copy(
     }
     copy.target.put_manifest(&name, &root.descriptor, Bytes::from(root.bytes)).await?;
     Ok(root.descriptor)
+}
+
+/// Takes an image into the store as it is: all platforms or one, not unpacked, without a name.
+pub(super) async fn take(
+    transport: &Transport,
+    lease: &Lease,
+    from: &Reference,
+    options: &CopyOptions,
+    sink: &Sink<'_>,
+) -> Result<Descriptor> {
+    let host = transport.hosts.of(from).await?;
+    let (repository, scope) = (from.repository(), &Scope::pull(from.repository()));
+    let source = Journey { transport, host: &host, repository, scope, lease, sink };
+    let root = source.manifest(from).await?;
+    sink(Event::Resolved { reference: from.clone(), digest: root.descriptor.digest });
+    let root = match &options.platform {
+        Some(platform) => source.image(root, platform).await?.1,
+        None => root,
+    };
+    let descriptor = root.descriptor.clone();
+    let transfers = Semaphore::new(transport.hosts.options().parallel.max(1));
+    let (mut queue, mut manifests) = (vec![root], 0);
+    while let Some(next) = queue.pop() {
+        manifests += 1;
+        if manifests > MAX_MANIFESTS {
+            return Err(protocol(
+                &host,
+                &format!("it leads to more than {MAX_MANIFESTS} manifests"),
+            ));
+        }
+        source.keep(&next)?;
+        let mut seen = BTreeSet::new();
+        let blobs = next.document.blobs().filter(|blob| seen.insert(blob.digest));
+        let blobs = blobs.filter(|blob| blob.media_type.is_distributable());
+        try_join_all(blobs.map(|blob| async {
+            let _permit = transfers.acquire().await.expect("the semaphore is not closed");
+            source.blob(blob).await
+        }))
+        .await?;
+        for entry in next.document.manifests() {
+            let name = entry.digest.to_string();
+            queue.push(source.fetch(&name, Some(entry.digest), Some(entry)).await?);
+        }
+        if options.referrers {
+            source.pull_referrers(from, &next.descriptor.digest).await?;
+        }
+    }
+    Ok(descriptor)
 }
 
 struct Copy<'a> {
