@@ -9,7 +9,6 @@ use std::fs::File;
 use std::io::{Read, Seek as _, SeekFrom, Write as _};
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use oci::Compression;
@@ -24,15 +23,22 @@ use crate::tree::{Kind, Mtime, Node, Slice, check_name, normalize, resolve};
 /// What a hard link inside an archive is told by, instead of an inode's device.
 const ARCHIVE_LINKS: u64 = u64::MAX;
 
+/// The largest archive, unpacked: above any real one, below what a few bytes can come to.
+const MAX_UNPACKED_BYTES: u64 = 64 << 30;
+/// The most memory that a decoder of xz may use: `xz -9` needs a quarter of it.
+const MAX_XZ_KIB: u32 = 256 << 10;
+/// How much is unpacked between two looks at the limits.
+const BUFFER_BYTES: usize = 256 * 1024;
+
 /// How the bytes of a file are packed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Packing {
     /// Not at all, as far as one can tell.
     Plain,
-    /// In a way the store reads.
-    Known(Compression),
-    /// By a program that has to be there, as docker does it.
-    Program(&'static str),
+    Gzip,
+    Zstd,
+    Bzip2,
+    Xz,
 }
 
 /// Makes a directory for the unpacked archive, when one is needed.
@@ -51,7 +57,7 @@ impl Unpacked {
     /// A compressed archive is unpacked into a file in the directory that `scratch` makes.
     ///
     /// # Errors
-    /// Returns [`Error::Archive`] when the archive breaks off or its decoder is missing.
+    /// Returns [`Error::Archive`] when the archive breaks off, or is a bomb.
     pub fn open(file: File, path: &Path, scratch: Scratch<'_>) -> Result<Option<Self>> {
         let tar = open(file, path, scratch)?;
         Ok(tar.map(|tar| Self { tar, path: path.to_owned() }))
@@ -79,31 +85,51 @@ fn open(file: File, path: &Path, scratch: Scratch<'_>) -> Result<Option<Arc<File
     if packing == Packing::Plain {
         return Ok(is_tar(&file).then(|| Arc::new(file)));
     }
+    let failed = |reason: String| Error::Archive { path: path.to_owned(), reason };
     // Look before unpacking all of it: `ADD data.gz` is a common copy of a plain file.
-    if let Packing::Known(compression) = packing {
-        let mut start = vec![0; 512];
-        let reader = store::decoder(&file, compression)
-            .map_err(|error| Error::Archive { path: path.to_owned(), reason: error.to_string() })?;
-        let count = read_full(reader, &mut start);
-        rewind(&file).doing("read", path)?;
-        if !looks_like_tar(&start[..count]) {
-            return Ok(None);
+    let mut start = Vec::new();
+    let reader = decoder(&file, packing).map_err(|error| failed(error.to_string()))?;
+    match reader.take(512).read_to_end(&mut start) {
+        // What cannot be read may be anything, but this is more than we want to read.
+        Err(error) if error.kind() == std::io::ErrorKind::OutOfMemory => {
+            return Err(failed(format!("it takes more than {MAX_XZ_KIB} KiB of memory to unpack")));
         }
+        Ok(_) | Err(_) => {}
+    }
+    rewind(&file).doing("read", path)?;
+    if !looks_like_tar(&start) {
+        return Ok(None);
     }
     let scratch = scratch()?;
     let mut plain = tempfile::tempfile_in(&scratch).doing("create a file in", &scratch)?;
-    match packing {
-        Packing::Plain => {}
-        Packing::Known(compression) => {
-            let failed = |reason: String| Error::Archive { path: path.to_owned(), reason };
-            let mut reader =
-                store::decoder(&file, compression).map_err(|error| failed(error.to_string()))?;
-            std::io::copy(&mut reader, &mut plain).map_err(|error| failed(error.to_string()))?;
+    let mut reader = decoder(&file, packing).map_err(|error| failed(error.to_string()))?;
+    let mut buffer = vec![0; BUFFER_BYTES];
+    let mut length = 0;
+    loop {
+        let count = reader.read(&mut buffer).map_err(|error| failed(error.to_string()))?;
+        if count == 0 {
+            break;
         }
-        Packing::Program(program) => unpack_with(program, &file, &mut plain, path)?,
+        length += count as u64;
+        if length > MAX_UNPACKED_BYTES {
+            return Err(failed(format!("it holds more than {MAX_UNPACKED_BYTES} bytes")));
+        }
+        plain.write_all(&buffer[..count]).doing("write a file in", &scratch)?;
     }
     rewind(&plain).doing("read", path)?;
-    if is_tar(&plain) { Ok(Some(Arc::new(plain))) } else { Ok(None) }
+    Ok(Some(Arc::new(plain)))
+}
+
+/// Returns a reader of what a file holds unpacked.
+fn decoder<'a>(file: &'a File, packing: Packing) -> std::io::Result<Box<dyn Read + 'a>> {
+    let input = std::io::BufReader::with_capacity(BUFFER_BYTES, file);
+    Ok(match packing {
+        Packing::Plain => Box::new(input),
+        Packing::Gzip => store::decoder(file, Compression::Gzip)?,
+        Packing::Zstd => store::decoder(file, Compression::Zstd)?,
+        Packing::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(input)),
+        Packing::Xz => Box::new(lzma_rust2::XzReader::new_mem_limit(input, true, MAX_XZ_KIB)),
+    })
 }
 
 fn place(
@@ -186,34 +212,13 @@ fn packing(file: &File) -> std::io::Result<Packing> {
     let count = read_full(file, &mut start);
     rewind(file)?;
     let start = &start[..count];
-    Ok(if start.starts_with(&[0x1f, 0x8b, 8]) {
-        Packing::Known(Compression::Gzip)
-    } else if start.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
-        Packing::Known(Compression::Zstd)
-    } else if start.starts_with(b"BZh") {
-        Packing::Program("bzip2")
-    } else if start.starts_with(b"\xfd7zXZ\0") {
-        Packing::Program("xz")
-    } else {
-        Packing::Plain
+    Ok(match start {
+        [0x1f, 0x8b, 8, ..] => Packing::Gzip,
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => Packing::Zstd,
+        [b'B', b'Z', b'h', ..] => Packing::Bzip2,
+        [0xfd, b'7', b'z', b'X', b'Z', 0] => Packing::Xz,
+        _ => Packing::Plain,
     })
-}
-
-/// Runs `xz -dc` or `bzip2 -dc` from `file` to `plain`.
-fn unpack_with(program: &str, file: &File, plain: &mut File, path: &Path) -> Result<()> {
-    let failed = |reason: String| Error::Archive { path: path.to_owned(), reason };
-    let output = Command::new(program)
-        .args(["-d", "-c", "-q"])
-        .stdin(file.try_clone().doing("read", path)?)
-        .stdout(plain.try_clone().doing("write", path)?)
-        .stderr(Stdio::piped())
-        .output()
-        .map_err(|error| failed(format!("`{program}` is needed to unpack it: {error}")))?;
-    if !output.status.success() {
-        let text = String::from_utf8_lossy(&output.stderr);
-        return Err(failed(format!("`{program}` failed: {}", text.trim())));
-    }
-    plain.flush().doing("write", path)
 }
 
 /// Returns whether a file starts with the header of a tar, which is then at its start again.

@@ -211,19 +211,43 @@ fn add_unpacks_archives_by_their_content() {
     };
     pack("gzip", "gz");
     pack("xz", "xz");
-    // Without the decoder the archive is not quietly copied as it is.
-    let mut command = world.build_command("FROM scratch\nADD xz /d\n", &[]);
-    let built = Built::of(command.env("PATH", "/nonexistent").output().unwrap());
-    assert_eq!(built.status, 1);
-    assert!(built.stderr.contains("cannot unpack xz: `xz` is needed"), "{}", built.stderr);
-    for name in ["plain", "gz", "xz", "p*n"] {
-        world.build(&format!("FROM scratch\nADD {name} /d\n"));
+    pack("bzip2", "bz");
+    pack("zstd", "zst");
+    for name in ["plain", "gz", "xz", "bz", "zst", "p*n"] {
+        // No program is needed to unpack them.
+        let mut command = world.build_command(&format!("FROM scratch\nADD {name} /d\n"), &[]);
+        let built = Built::of(command.env("PATH", "/nonexistent").output().unwrap());
+        assert_eq!(built.status, 0, "{name}\n{}", built.stderr);
         let listing = world.listing();
         assert!(listing.starts_with(UNPACKED), "{name}\n{listing}");
         assert!(listing.contains("d/t/through 640 \"link\"\n"), "{listing}");
         assert!(listing.contains("d/t/z 640 = d/t/a\n"), "{listing}");
         assert!(listing.contains(&format!("{} 640 \"long\"", "l".repeat(120))), "{listing}");
     }
+}
+
+#[test]
+fn an_archive_that_needs_gigabytes_to_unpack_is_refused() {
+    let world = World::new();
+    let tar = world.write("t", archive());
+    assert!(std::process::Command::new("xz").arg("-0").arg(&tar).status().unwrap().success());
+    let mut bytes = fs::read(world.context().join("t.xz")).unwrap();
+    // The block header (12 bytes after the stream's 12) says 4 GiB of dictionary: byte 4 of it.
+    bytes[16] = 40;
+    let crc = |bytes: &[u8]| {
+        !bytes.iter().fold(u32::MAX, |crc, byte| {
+            (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
+                (crc >> 1) ^ (if crc & 1 == 1 { 0xedb8_8320 } else { 0 })
+            })
+        })
+    };
+    let sum = crc(&bytes[12..20]).to_le_bytes();
+    bytes[20..24].copy_from_slice(&sum);
+    world.write("bomb.xz", bytes);
+    let said = world.fail("FROM scratch\nADD bomb.xz /d\n");
+    let expected =
+        "error: cannot unpack bomb.xz: it takes more than 262144 KiB of memory to unpack";
+    assert!(said.contains(expected), "{said}");
 }
 
 #[test]
