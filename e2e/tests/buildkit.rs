@@ -18,11 +18,12 @@ use e2e::{Dockerd, World, run};
 use serde_json::Value;
 
 /// The cases: `=== name options`, a script that fills the context, `---`, the Dockerfile.
-const TABLES: [(&str, &str); 5] = [
+const TABLES: [(&str, &str); 6] = [
     ("archive", include_str!("buildkit/archive.txt")),
     ("config", include_str!("buildkit/config.txt")),
     ("copy", include_str!("buildkit/copy.txt")),
     ("ignore", include_str!("buildkit/ignore.txt")),
+    ("mounts", include_str!("buildkit/mounts.txt")),
     ("run", include_str!("buildkit/run.txt")),
 ];
 

@@ -287,6 +287,10 @@ fn privileged_a_tmpfs_has_the_size_that_was_asked_for() {
     assert_eq!(output(&world, line), [(1 << 20).to_string()]);
     let line = "RUN --mount=type=tmpfs,target=/t,ro touch /t/x 2> /dev/null || echo refused";
     assert_eq!(output(&world, line), ["refused"]);
+    // As with runc, it looks like what it covers.
+    let lines = "RUN mkdir -m 700 /d\n\
+                 RUN --mount=type=tmpfs,target=/d --mount=type=tmpfs,target=/new stat -c %a /d /new";
+    assert_eq!(output(&world, lines), ["700", "1777"]);
     assert_eq!(
         said(&world, "RUN stat -f -c '%b %s' /dev/shm", &["--shm-size", "2m"]),
         ["512 4096"]
@@ -443,4 +447,24 @@ fn privileged_an_agent_is_forwarded_for_its_signatures_only() {
     assert!(UnixStream::connect(&socket).is_ok(), "the user's agent is still there");
     let mode = fs::metadata(&socket).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o755 & mode, "nobody changed it");
+}
+
+#[test]
+fn privileged_mounts_come_from_several_contexts() {
+    let world = world();
+    world.write("a/f", "main");
+    let other = world.root().with_file_name("other");
+    fs::create_dir_all(other.join("d")).unwrap();
+    fs::write(other.join("d/f"), "other").unwrap();
+    let context = format!("other={}", other.display());
+    let file = "RUN --mount=source=a,target=/one --mount=from=other,source=d,target=/two \
+                --mount=source=a/f,target=/three cat /one/f /two/f /three; echo";
+    let arguments = ["--build-context", context.as_str()];
+    assert_eq!(said(&world, file, &arguments), ["mainothermain"]);
+    let build = || world.build_with(&format!("{BASE}{file}\n"), &arguments).counts();
+    assert_eq!(build(), (2, 0));
+    fs::write(other.join("d/f"), "changed").unwrap();
+    assert_eq!(build(), (1, 1));
+    let lines = "RUN --mount=type=cache,from=other,source=d,target=/c cat /c/f; echo";
+    assert_eq!(said(&world, lines, &arguments), ["changed"]);
 }

@@ -245,15 +245,18 @@ impl<'a> Preparing<'a> {
             return Ok(());
         }
         let base = (self.place.base)()?;
-        for (target, is_directory) in &self.points {
+        for ((target, is_directory), mount) in self.points.iter().zip(&mut self.found.mounts) {
             let relative = normalize(target);
             // The sandbox's own file systems are over these.
             if ["dev", "proc", "sys"].iter().any(|name| relative.starts_with(name)) {
                 continue;
             }
             let resolved = resolve(&*base, &relative, true)?;
-            if resolved.node.is_none() {
-                missing.push((resolved.path, *is_directory));
+            match (resolved.node, &mut mount.kind) {
+                (None, _) => missing.push((resolved.path, *is_directory)),
+                // As runc does it: over a directory of the image, it looks like that.
+                (Some(node), MountKind::Tmpfs { mode, .. }) if node.is_dir() => *mode = node.mode,
+                (Some(_), _) => {}
             }
         }
         if !missing.is_empty() {
