@@ -169,11 +169,22 @@ pub enum Error {
         source: Option<Box<dyn std::error::Error + Send + Sync>>,
     },
 
-    /// An imported cache does not have what it promised.
-    #[error("an imported cache lacks what it promised: {what}")]
+    /// An imported cache does not have a layer whose files are needed.
+    #[error("an imported cache lacks a layer: {what}")]
     CacheLacks {
-        /// What it should have, or why it could not be had.
+        /// The layer, or why it could not be had.
         what: String,
+        /// Whether it was promised; else only its name was.
+        is_broken: bool,
+    },
+
+    /// A cache could not be exported.
+    #[error("cannot export the cache to {to}")]
+    CacheExport {
+        /// Where to.
+        to: String,
+        /// Why not.
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
 
     /// Layers that only another place has cannot be had.

@@ -2,7 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test panics where it fails")]
 
-use e2e::{Registry, World};
+use std::fs;
+
+use e2e::{Output, Registry, World};
 
 /// Pushes an image with one layer of `files` as `name`; returns the digest of the layer's blob.
 fn push_base(registry: &Registry, name: &str, content: &str) -> String {
@@ -113,4 +115,248 @@ fn pull_policies_say_when_the_registry_is_asked() {
     let wrong = world.try_rbuild(&["--pull=sometimes", "-t", "app", context]);
     assert_eq!(wrong.code(), 125);
     assert!(wrong.stderr.contains("use always, missing, newer or never"), "{wrong:?}");
+}
+
+/// Two stages: what the second takes out of the first is small, the first itself is not.
+const STAGES: &str = "FROM scratch AS build\nCOPY big /big\nCOPY src /src\nFROM scratch\n\
+                      COPY own /own\nCOPY --from=build /src /src\n";
+
+/// A store of its own with the context of [`STAGES`].
+fn staged() -> World {
+    let world = World::new();
+    world.write("context/Dockerfile", STAGES);
+    world.write("context/big", "big".repeat(100_000));
+    world.write("context/src/a", "a");
+    world.write("context/own", "own");
+    world
+}
+
+#[track_caller]
+fn build(world: &World, flags: &[&str], expected: &str) -> Output {
+    let context = world.path("context");
+    let output = world.rbuild(&[flags, &["-t", "app", context.to_str().unwrap()]].concat());
+    assert!(output.stderr.contains(expected), "no {expected:?} in {output:?}");
+    output
+}
+
+fn blobs(world: &World) -> usize {
+    fs::read_dir(world.root().join("blobs/sha256")).unwrap().count()
+}
+
+/// The bytes of the largest blob: whether the layer of `big` is here.
+fn largest(world: &World) -> u64 {
+    let blobs = fs::read_dir(world.root().join("blobs/sha256")).unwrap();
+    blobs.map(|blob| blob.unwrap().metadata().unwrap().len()).max().unwrap_or(0)
+}
+
+#[test]
+fn a_cache_travels_through_a_registry_and_only_what_is_needed_of_it() {
+    let registry_world = World::new();
+    let registry = Registry::start(&registry_world.path("registry"));
+    let cache = format!("{}/cache:main", registry.host());
+    let to = format!("type=registry,ref={cache},mode=max");
+    let from = format!("type=registry,ref={cache}");
+
+    let first = staged();
+    build(&first, &["--cache-from", &from, "--cache-to", &to], "(0 steps reused, 4 run");
+    let second = staged();
+    build(&second, &["--cache-from", &cache], "(4 steps reused, 0 run");
+    assert!(largest(&second) < 10_000, "no layer of the first stage");
+    let id = |world: &World| {
+        let inspected: serde_json::Value =
+            serde_json::from_str(&world.rbuild(&["inspect", "app"]).stdout).unwrap();
+        inspected[0]["Created"].clone()
+    };
+    assert_eq!(id(&first), id(&second), "times are those of the first build");
+    // What came with its layer is recorded here now (/src is the same layer in both stages);
+    // of the other step only the cache knows.
+    build(&second, &[], "(3 steps reused, 1 run");
+
+    // A changed file below what is taken: the files of the stage are needed now, and are there.
+    let third = staged();
+    third.write("context/src/b", "b");
+    build(&third, &["--cache-from", &cache, "--cache-to", &to], "(2 steps reused, 2 run");
+    let fourth = staged();
+    fourth.write("context/src/b", "b");
+    build(&fourth, &["--cache-from", &cache], "(4 steps reused, 0 run");
+    for world in [&first, &second, &third, &fourth] {
+        world.assert_leaves_nothing();
+    }
+}
+
+#[test]
+fn a_cache_in_a_directory_has_layers_of_the_image_or_of_all_steps() {
+    for (mode, expected) in [("min", "(1 steps reused, 3 run"), ("max", "(2 steps reused, 2 run")] {
+        let first = staged();
+        let directory = first.path("cache");
+        let directory = directory.to_str().unwrap();
+        let to = format!("type=local,dest={directory},mode={mode}");
+        let from = format!("type=local,src={directory}");
+        build(&first, &["--cache-to", &to], "(0 steps reused, 4 run");
+        let index = fs::read(first.path("cache/index.json")).unwrap();
+        build(&first, &["--cache-to", &to], "(4 steps reused, 0 run");
+        assert_eq!(fs::read(first.path("cache/index.json")).unwrap(), index, "nothing is new");
+
+        let second = staged();
+        build(&second, &["--cache-from", &from], "(4 steps reused, 0 run");
+        assert!(largest(&second) < 10_000, "{mode}");
+        // Another file in the first stage's second step: its first step's layer is not looked at.
+        let third = staged();
+        third.write("context/src/b", "b");
+        let output = build(&third, &["--cache-from", &from], expected);
+        let warned = output.stderr.contains("the caches know only by name");
+        assert_eq!(warned, mode == "min", "{output:?}");
+        // What docker and skopeo call a layout.
+        let version = fs::read_to_string(first.path("cache/oci-layout")).unwrap();
+        assert_eq!(version, r#"{"imageLayoutVersion":"1.0.0"}"#);
+    }
+}
+
+#[test]
+fn an_image_can_carry_its_own_cache() {
+    let first = staged();
+    let registry = Registry::start(&first.path("registry"));
+    let name = format!("{}/app:1", registry.host());
+    build(&first, &["--cache-to", "type=inline"], "(0 steps reused, 4 run");
+    first.rbuild(&["push", "app", &name]);
+    let second = staged();
+    build(&second, &["--cache-from", &name], "(4 steps reused, 0 run");
+    assert!(largest(&second) < 10_000);
+    let plain = format!("{}/app:plain", registry.host());
+    let third = staged();
+    build(&third, &[], "(0 steps reused, 4 run");
+    third.rbuild(&["push", "app", &plain]);
+    let fourth = staged();
+    build(&fourth, &["--cache-from", &plain], "the image has no cache inside");
+}
+
+#[test]
+fn a_cache_that_is_not_there_costs_nothing_and_one_that_cannot_be_written_is_an_error() {
+    let world = staged();
+    let registry = Registry::start(&world.path("registry"));
+    let missing = format!("{}/none:none", registry.host());
+    let output = build(&world, &["--cache-from", &missing], "(0 steps reused, 4 run");
+    assert!(!output.stderr.contains("WARN"), "{output:?}");
+    build(&world, &["--cache-from", "type=local,src=/none/such", "--no-cache"], "4 run");
+    let down = format!("localhost:{}/cache", e2e::free_port());
+    let output = build(&world, &["--no-cache"], "4 run");
+    assert!(!output.stderr.contains(&down));
+    let other = staged();
+    build(&other, &["--cache-from", &down], "(0 steps reused, 4 run");
+    let context = world.path("context");
+    let context = context.to_str().unwrap();
+    let to = format!("type=registry,ref={down}");
+    let failed = world.try_rbuild(&["--cache-to", &to, "-t", "app", context]);
+    assert_eq!(failed.code(), 1);
+    assert!(failed.stderr.contains("cannot export the cache to"), "{failed:?}");
+    build(
+        &world,
+        &["--cache-to", &format!("{to},ignore-error=true")],
+        "cannot export the cache to",
+    );
+    let wrong = world.try_rbuild(&["--cache-to", "type=registry,rev=x", context]);
+    assert_eq!(wrong.code(), 125);
+    assert!(wrong.stderr.contains("ref= is missing"), "{wrong:?}");
+}
+
+/// What somebody else wrote is verified, and whatever is wrong with it, the build succeeds.
+#[test]
+fn a_hostile_cache_is_not_believed() {
+    type Harm = fn(&std::path::Path);
+    fn each(cache: &std::path::Path, harm: impl Fn(&std::path::Path, Vec<u8>)) {
+        for blob in fs::read_dir(cache.join("blobs/sha256")).unwrap() {
+            let path = blob.unwrap().path();
+            harm(&path, fs::read(&path).unwrap());
+        }
+    }
+    let harms: [(&str, Harm); 5] = [
+        ("other bytes in layers", |cache| {
+            each(cache, |path, mut bytes| {
+                if bytes.first() != Some(&b'{') {
+                    *bytes.last_mut().unwrap() ^= 1;
+                    fs::write(path, bytes).unwrap();
+                }
+            });
+        }),
+        ("layers are gone", |cache| {
+            each(cache, |path, bytes| {
+                if bytes.first() != Some(&b'{') {
+                    fs::remove_file(path).unwrap();
+                }
+            });
+        }),
+        ("layers are links", |cache| {
+            each(cache, |path, bytes| {
+                if bytes.first() != Some(&b'{') {
+                    fs::remove_file(path).unwrap();
+                    std::os::unix::fs::symlink("/etc/passwd", path).unwrap();
+                }
+            });
+        }),
+        ("records are cut off", |cache| {
+            each(cache, |path, bytes| {
+                if bytes.starts_with(b"{\"version\"") {
+                    fs::write(path, &bytes[..bytes.len() / 2]).unwrap();
+                }
+            });
+        }),
+        ("the index is nonsense", |cache| {
+            fs::write(cache.join("index.json"), "[[[[").unwrap();
+        }),
+    ];
+    for (what, harm) in harms {
+        let first = staged();
+        let cache = first.path("cache");
+        build(&first, &["--cache-to", &format!("type=local,dest={}", cache.display())], "4 run");
+        harm(&cache);
+        let second = staged();
+        let from = format!("type=local,src={}", cache.display());
+        let output = build(&second, &["--cache-from", &from], "(0 steps reused, 4 run");
+        assert!(output.stderr.contains("not used"), "{what}: {output:?}");
+        second.assert_leaves_nothing();
+    }
+}
+
+/// A record says that a step came to a layer which is there, and is another one.
+#[test]
+fn a_layer_that_is_not_what_its_record_says_is_not_used() {
+    let first = staged();
+    let cache = first.path("cache");
+    let to = format!("type=local,dest={},mode=max", cache.display());
+    build(&first, &["--cache-to", &to], "4 run");
+    // Swap two diff ids in the records, and put new names on all that changes by it.
+    let blob = |digest: &str| cache.join("blobs").join(digest.replace(':', "/"));
+    let json = |path: &std::path::Path| -> serde_json::Value {
+        serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+    };
+    let put = |value: &serde_json::Value| {
+        let bytes = serde_json::to_vec(value).unwrap();
+        let digest = oci::Digest::sha256(&bytes).to_string();
+        fs::write(blob(&digest), &bytes).unwrap();
+        (digest, bytes.len())
+    };
+    let mut index = json(&cache.join("index.json"));
+    let mut manifest = json(&blob(index["manifests"][0]["digest"].as_str().unwrap()));
+    let mut records = json(&blob(manifest["config"]["digest"].as_str().unwrap()));
+    let layers: Vec<_> =
+        records["steps"].as_array().unwrap().iter().map(|step| step["layer"].clone()).collect();
+    let count = layers.len();
+    for (n, layer) in layers.into_iter().enumerate() {
+        records["steps"][(n + 1) % count]["layer"] = layer;
+    }
+    let (digest, size) = put(&records);
+    manifest["config"]["digest"] = digest.into();
+    manifest["config"]["size"] = size.into();
+    let (digest, size) = put(&manifest);
+    index["manifests"][0]["digest"] = digest.into();
+    index["manifests"][0]["size"] = size.into();
+    fs::write(cache.join("index.json"), serde_json::to_vec(&index).unwrap()).unwrap();
+
+    let second = staged();
+    let from = format!("type=local,src={}", cache.display());
+    let output = build(&second, &["--cache-from", &from], "the caches are not used");
+    assert!(output.stderr.contains("(0 steps reused, 4 run"), "{output:?}");
+    let counted = blobs(&second);
+    build(&second, &["--cache-from", &from], "(4 steps reused, 0 run");
+    assert_eq!(blobs(&second), counted);
 }

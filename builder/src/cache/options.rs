@@ -1,5 +1,7 @@
 //! What the user asks for: which images are looked up again, and which steps run anyway.
 
+use super::spec::{Export, Import};
+
 /// When base images are looked up in their registries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Policy {
@@ -51,6 +53,10 @@ pub struct Caching {
     /// Whether the result may name layers that only a registry has: it leaves this machine and
     /// is not kept in the store.
     pub may_be_partial: bool,
+    /// The caches to look results up in.
+    pub import: Vec<Import>,
+    /// The caches to leave results in.
+    pub export: Vec<Export>,
 }
 
 impl Caching {

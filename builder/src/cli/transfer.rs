@@ -7,45 +7,69 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use oci::{Descriptor, DiffId, Digest, Platform, Reference};
 use store::Lease;
-use store::remote::{self, Client, Event as Remote, Sink, Task};
+use store::remote::{self, Client, Event as Remote, PushOptions, Resolved, Sink, Task};
 
 use super::environment::client_for;
 use super::progress::Progress;
 use crate::event::{Event, Why};
-use crate::solve::Cancel;
+use crate::solve::{Cancel, PullResult, Registries};
 
-/// How a build reaches the registries of its base images.
+/// How a build reaches registries.
 pub(super) struct Base<'a> {
     pub(super) insecure: bool,
     pub(super) progress: &'a Progress,
+    pub(super) cancel: &'a Cancel,
+}
+
+impl Registries for Base<'_> {
+    fn image(&self, lease: &Lease, name: &Reference, platform: &Platform) -> PullResult<Resolved> {
+        let what = format!("[internal] load metadata for {name}");
+        Ok(self.with_client(name, what, self.cancel, |client, sink| {
+            client.resolve_image(lease, name, platform, sink)
+        })?)
+    }
+
+    fn layers(
+        &self,
+        lease: &Lease,
+        from: &Reference,
+        blobs: &[(Descriptor, Option<DiffId>)],
+        cancel: &Cancel,
+    ) -> PullResult<()> {
+        let what = format!("[internal] pull {}", from.familiar());
+        Ok(self.with_client(from, what, cancel, |client, sink| {
+            client.fetch(lease, from, blobs, sink)
+        })?)
+    }
+
+    fn cache(
+        &self,
+        lease: &Lease,
+        name: &Reference,
+        platform: &Platform,
+        cancel: &Cancel,
+    ) -> PullResult<Option<Resolved>> {
+        let what = format!("[internal] load cache {}", name.familiar());
+        Ok(self.with_client(name, what, cancel, |client, sink| {
+            match client.resolve_image(lease, name, platform, sink) {
+                Err(remote::Error::NotFound { .. }) => Ok(None),
+                result => result.map(Some),
+            }
+        })?)
+    }
 }
 
 impl Base<'_> {
-    /// Gets the documents of an image.
-    pub(super) fn image(
+    /// Sends a cache to a registry.
+    pub(super) fn push_cache(
         &self,
         lease: &Lease,
-        reference: &Reference,
-        platform: &Platform,
-        cancel: &Cancel,
-    ) -> remote::Result<remote::Resolved> {
-        let what = format!("[internal] load metadata for {reference}");
-        self.with_client(reference, what, cancel, |client, sink| {
-            client.resolve_image(lease, reference, platform, sink)
-        })
-    }
-
-    /// Gets layers of an image, unpacked.
-    pub(super) fn layers(
-        &self,
-        lease: &Lease,
-        reference: &Reference,
-        layers: &[(Descriptor, Option<DiffId>)],
-        cancel: &Cancel,
+        manifest: &Descriptor,
+        to: &Reference,
     ) -> remote::Result<()> {
-        let what = format!("[internal] pull {}", reference.familiar());
-        self.with_client(reference, what, cancel, |client, sink| {
-            client.fetch(lease, reference, layers, sink)
+        let what = format!("[internal] export cache to {}", to.familiar());
+        self.with_client(to, what, self.cancel, |client, sink| {
+            client.push(lease, manifest, to, &PushOptions::default(), sink).map(drop)
         })
     }
 

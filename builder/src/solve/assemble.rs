@@ -5,6 +5,7 @@ use store::{Lease, StepRecord};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use crate::cache::{INLINE_FIELD, Trail};
 use crate::error::Result;
 use crate::key::Key;
 use crate::plan::Stage;
@@ -20,6 +21,25 @@ pub(super) struct Layer {
     pub(super) blob: Descriptor,
     /// When it was made, for our own.
     pub(super) created: Option<String>,
+}
+
+impl Layer {
+    /// A layer of an imported cache, which may know only what it is.
+    pub(super) fn imported(
+        diff_id: DiffId,
+        blob: Option<&Descriptor>,
+        created: Option<String>,
+    ) -> Self {
+        // No tar is empty: this is a blob that nobody has.
+        let nowhere = || Descriptor::new(MediaType::OCI_LAYER_TAR, diff_id.0, 0);
+        let blob = blob.map_or_else(nowhere, in_oci_terms);
+        Self { diff_id, blob, created }
+    }
+
+    /// Returns whether its blob can be had, here or from where it was imported.
+    pub(super) fn is_anywhere(&self) -> bool {
+        self.blob.size > 0
+    }
 }
 
 /// What a stage has come to: its layers and its history.
@@ -95,6 +115,7 @@ pub(super) fn assemble(
     config: &ImageConfig,
     state: &State,
     now: &str,
+    inline: Option<&Trail>,
 ) -> Result<(Descriptor, Digest)> {
     let mut config = config.clone();
     config.rootfs_diff_ids = state.diff_ids();
@@ -102,6 +123,9 @@ pub(super) fn assemble(
     config.created = state.history.iter().rev().find_map(|entry| entry.created.clone());
     if config.created.is_none() {
         config.created = Some(first_seen(lease, &config, now)?);
+    }
+    if let Some(trail) = inline {
+        config.extra.insert(INLINE_FIELD, trail.inline());
     }
     let bytes = config.to_bytes();
     let config_digest = Digest::sha256(&bytes);

@@ -18,7 +18,7 @@ use super::last::{Builds, Last};
 use super::run::RunOptions;
 use super::schedule::Tasks;
 use super::step::Steps;
-use crate::cache::Caching;
+use crate::cache::{Caching, Importing, Imports, Target, Trail};
 use crate::context::Contexts;
 use crate::dockerfile::Dockerfile;
 use crate::error::{Error, Result};
@@ -80,6 +80,8 @@ pub struct Built {
     pub size: u64,
     /// Where its layers can be had that are not in the store, if it may be partial.
     pub sources: Arc<Sources>,
+    /// What its steps came to, for caches that are exported.
+    pub trail: Trail,
 }
 
 /// Builds the target; what it needs stays as long as `lease` does.
@@ -93,16 +95,58 @@ pub fn build(request: &Request<'_>, lease: &Lease) -> Result<Built> {
     for warning in &plan.warnings {
         (request.events)(Event::Warning { step: None, message: warning.clone() });
     }
+    let imports = Imports::new(
+        &request.cache.import,
+        Importing {
+            lease,
+            platform: &request.options.platform,
+            sources: Arc::clone(&images.sources),
+            pull: request.pull,
+            events: request.events,
+            cancel: request.cancel,
+        },
+    );
+    let numbers = Numbers::new(&plan, request.numbers);
+    let known = Found { images: &images, imports: &imports, numbers: &numbers };
+    if request.cache.import.is_empty() {
+        return attempt(request, lease, &plan, known);
+    }
+    loop {
+        // A failed attempt stops what belongs to it, and not the build.
+        let cancel = Arc::new(Cancel::new());
+        let stopped = Arc::clone(&cancel);
+        let _stop = request.cancel.on_stop(move || stopped.stop());
+        let request = Request { cancel: &cancel, ..request.clone() };
+        match attempt(&request, lease, &plan, known) {
+            // What was executed before the failure is recorded.
+            Err(error) if imports.distrust(&error) => {}
+            result => return result,
+        }
+    }
+}
+
+/// What is found out before the first step.
+#[derive(Clone, Copy)]
+struct Found<'a> {
+    images: &'a Images<'a>,
+    imports: &'a Imports<'a>,
+    numbers: &'a Numbers,
+}
+
+/// Builds once, believing what the imported caches say.
+fn attempt(request: &Request<'_>, lease: &Lease, plan: &Plan, found: Found<'_>) -> Result<Built> {
+    let Found { images, imports, numbers } = found;
     let builds = Builds::new(lease.store().root().path());
     let previous = builds.last(&request.identity).unwrap_or_default();
-    let layout = Layout::new(&plan);
+    let layout = Layout::new(plan);
     let tasks = layout.list.len();
+    let targets = plan.lineage(plan.target);
     let solver = Solver {
-        numbers: Numbers::new(&plan, request.numbers),
-        steps: Steps::new(request, lease, &images, &builds, &previous),
+        numbers,
+        steps: Steps::new(request, lease, images, imports, &builds, &previous, targets),
         request,
-        plan: &plan,
-        images: &images,
+        plan,
+        images,
         states: std::iter::repeat_with(OnceLock::new).take(tasks).collect(),
         layout,
         scans: std::iter::repeat_with(OnceLock::new).take(tasks).collect(),
@@ -125,12 +169,17 @@ pub fn build(request: &Request<'_>, lease: &Lease) -> Result<Built> {
     if !request.cache.may_be_partial {
         images.complete(&state.layers, request.cancel)?;
     }
+    solver.steps.keep_imported()?;
     let now = timestamp((request.clock)(), request.clamp);
     let target = &plan.stages[&plan.target];
-    let (manifest, image_id) = assemble(lease, &target.config, &state, &now)?;
+    let trail = solver.steps.trail(state.diff_ids());
+    let inline = request.cache.export.iter().any(|export| export.to == Target::Inline);
+    let inline = inline.then_some(&trail);
+    let (manifest, image_id) = assemble(lease, &target.config, &state, &now, inline)?;
     let size = state.layers.iter().map(|layer| layer.blob.size).sum();
     let platform = target.config.platform.normalized();
-    Ok(Built { manifest, platform, image_id, size, sources: Arc::clone(&images.sources) })
+    let sources = Arc::clone(&images.sources);
+    Ok(Built { manifest, platform, image_id, size, sources, trail })
 }
 
 /// Plans, and gets the images the plan asks for, until it is complete.
@@ -241,7 +290,7 @@ struct Solver<'a> {
     plan: &'a Plan,
     images: &'a Images<'a>,
     layout: Layout,
-    numbers: Numbers,
+    numbers: &'a Numbers,
     steps: Steps<'a>,
     /// What each task came to, by its number.
     states: Vec<OnceLock<State>>,

@@ -28,32 +28,47 @@ use crate::error::{Error, Result};
 use crate::key::Key;
 use crate::plan::ImageUse;
 
-/// Gets the documents of an image, none of its layers.
-type PullImage<'a> = &'a (dyn Fn(&Lease, &Reference, &Platform) -> Result<Resolved, Cause> + Sync);
-
-/// Gets blobs of a repository; layers with a diff id are unpacked as they arrive.
-type PullLayers<'a> = &'a (
-        dyn Fn(&Lease, &Reference, &[(Descriptor, Option<DiffId>)], &Cancel) -> Result<(), Cause>
-            + Sync
-    );
-
 /// How to reach registries.
 ///
 /// The network client is made by the caller, and only when one is needed: making it costs
 /// more than a whole build that has nothing to do.
-#[derive(Clone, Copy)]
-pub struct Pull<'a> {
-    /// Gets the documents of an image.
-    pub image: PullImage<'a>,
-    /// Gets layers.
-    pub layers: PullLayers<'a>,
+pub trait Registries: Sync {
+    /// Gets the documents of an image, none of its layers.
+    ///
+    /// # Errors
+    /// If it cannot be had for this platform.
+    fn image(&self, lease: &Lease, name: &Reference, platform: &Platform) -> PullResult<Resolved>;
+
+    /// Gets blobs of a repository; layers with a diff id are unpacked as they arrive.
+    ///
+    /// # Errors
+    /// If one cannot be had, or is not what it should be.
+    fn layers(
+        &self,
+        lease: &Lease,
+        from: &Reference,
+        blobs: &[(Descriptor, Option<DiffId>)],
+        cancel: &Cancel,
+    ) -> PullResult<()>;
+
+    /// Gets the documents of an imported cache; `None` where there is none of that name yet.
+    ///
+    /// # Errors
+    /// If the registry does not say.
+    fn cache(
+        &self,
+        lease: &Lease,
+        name: &Reference,
+        platform: &Platform,
+        cancel: &Cancel,
+    ) -> PullResult<Option<Resolved>>;
 }
 
-impl std::fmt::Debug for Pull<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Pull")
-    }
-}
+/// What comes of reaching for a registry.
+pub type PullResult<T> = Result<T, Cause>;
+
+/// How to reach registries.
+pub type Pull<'a> = &'a dyn Registries;
 
 /// Why a pull failed.
 type Cause = Box<dyn std::error::Error + Send + Sync>;
@@ -93,7 +108,6 @@ impl Sources {
     }
 
     /// Remembers where a layer of an imported cache is, unless it can be had without it.
-    #[expect(dead_code, reason = "imports come next")]
     pub(crate) fn add_cached(&self, blob: Digest, place: Place) {
         lock(&self.known).entry(blob).or_insert(Source { place, is_cache: true });
     }
@@ -110,22 +124,22 @@ impl Sources {
     /// # Errors
     /// Returns [`Error::CacheLacks`] for a layer that an imported cache promised and does not
     /// have, and [`Error::Layers`] for any other that cannot be had.
-    pub(super) fn fetch(
+    pub(crate) fn fetch(
         &self,
         lease: &Lease,
-        layers: &[Layer],
+        layers: &[(Descriptor, DiffId)],
         pull: Pull<'_>,
         cancel: &Cancel,
     ) -> Result<bool> {
-        let mut wanted: BTreeMap<(Place, bool), Vec<&Layer>> = BTreeMap::new();
-        for layer in layers {
-            if is_here(lease, layer)? {
+        let mut wanted: BTreeMap<(Place, bool), Vec<(&Descriptor, DiffId)>> = BTreeMap::new();
+        for (blob, diff_id) in layers {
+            if is_here(lease, blob, *diff_id)? {
                 continue;
             }
-            let Some(source) = lock(&self.known).get(&layer.blob.digest).cloned() else {
-                return Err(Error::CacheLacks { what: layer.diff_id.to_string() });
+            let Some(source) = lock(&self.known).get(&blob.digest).cloned() else {
+                return Err(Error::CacheLacks { what: diff_id.to_string(), is_broken: false });
             };
-            wanted.entry((source.place, source.is_cache)).or_default().push(layer);
+            wanted.entry((source.place, source.is_cache)).or_default().push((blob, *diff_id));
         }
         let is_needed = !wanted.is_empty();
         for ((place, is_cache), layers) in wanted {
@@ -133,16 +147,16 @@ impl Sources {
             let _alone = lock(&busy);
             cancel.check()?;
             let mut missing = Vec::new();
-            for layer in layers {
-                if !is_here(lease, layer)? {
-                    missing.push((layer.blob.clone(), Some(layer.diff_id)));
+            for (blob, diff_id) in layers {
+                if !is_here(lease, blob, diff_id)? {
+                    missing.push((blob.clone(), Some(diff_id)));
                 }
             }
             if missing.is_empty() {
                 continue;
             }
             let result = match &place {
-                Place::Registry(reference) => (pull.layers)(lease, reference, &missing, cancel),
+                Place::Registry(reference) => pull.layers(lease, reference, &missing, cancel),
                 Place::Directory(directory) => layout::fetch(lease, directory, &missing),
             };
             result.map_err(|source| {
@@ -150,7 +164,7 @@ impl Sources {
                     return stopped;
                 }
                 match is_cache {
-                    true => Error::CacheLacks { what: source.to_string() },
+                    true => Error::CacheLacks { what: source.to_string(), is_broken: true },
                     false => Error::Layers { place: place.to_string(), source },
                 }
             })?;
@@ -168,9 +182,9 @@ impl std::fmt::Display for Place {
     }
 }
 
-fn is_here(lease: &Lease, layer: &Layer) -> Result<bool> {
-    lease.pin_all(&[layer.blob.digest, layer.diff_id.0])?;
-    Ok(lease.store().blobs().contains(&layer.blob.digest)?)
+fn is_here(lease: &Lease, blob: &Descriptor, diff_id: DiffId) -> Result<bool> {
+    lease.pin_all(&[blob.digest, diff_id.0])?;
+    Ok(lease.store().blobs().contains(&blob.digest)?)
 }
 
 /// One image that the build uses.
@@ -223,8 +237,8 @@ impl<'a> Images<'a> {
             if let Some(reference) = &found.reference {
                 self.sources.add_image(&found.image, reference);
             }
-            if self.may_be_partial {
-                self.note_origins(&found)?;
+            for layer in &State::of_image(&found.image).layers {
+                self.note_origin(layer)?;
             }
             self.images.insert(key.clone(), found.image.clone());
             self.used.insert(key, found);
@@ -232,19 +246,13 @@ impl<'a> Images<'a> {
         Ok(())
     }
 
-    /// Notes where what is not here can be had, for whoever sends the result somewhere.
-    fn note_origins(&self, used: &Used) -> Result<()> {
-        let mut missing = Vec::new();
-        for layer in &used.image.manifest.layers {
-            self.lease.pin(&layer.digest)?;
-            if !self.lease.store().blobs().contains(&layer.digest)? {
-                missing.push(layer.digest);
-            }
-        }
-        if let Some(reference) = &used.reference
-            && !missing.is_empty()
+    /// Notes where a layer can be had that is not here, for whoever sends the result somewhere.
+    pub(super) fn note_origin(&self, layer: &Layer) -> Result<()> {
+        if self.may_be_partial
+            && let Some(Place::Registry(from)) = self.sources.place(&layer.blob.digest)
+            && !is_here(self.lease, &layer.blob, layer.diff_id)?
         {
-            self.lease.note_origin(&missing, reference)?;
+            self.lease.note_origin(&[layer.blob.digest], &from)?;
         }
         Ok(())
     }
@@ -272,7 +280,7 @@ impl<'a> Images<'a> {
         if self.policy == Policy::Never {
             return Err(failed("it is not in the store, and --pull=never", None));
         }
-        let resolved = match (self.pull.image)(self.lease, &reference, platform) {
+        let resolved = match self.pull.image(self.lease, &reference, platform) {
             Ok(resolved) => resolved,
             Err(error) => {
                 if self.policy == Policy::Newer
@@ -333,7 +341,9 @@ impl<'a> Images<'a> {
     /// # Errors
     /// As [`Sources::fetch`].
     pub(super) fn fetch(&self, layers: &[Layer], cancel: &Cancel) -> Result<()> {
-        if self.sources.fetch(self.lease, layers, self.pull, cancel)? {
+        let layers: Vec<_> =
+            layers.iter().map(|layer| (layer.blob.clone(), layer.diff_id)).collect();
+        if self.sources.fetch(self.lease, &layers, self.pull, cancel)? {
             self.has_fetched.store(true, Ordering::Relaxed);
         }
         Ok(())

@@ -33,7 +33,7 @@ mod view;
 pub use build::{Built, Request, build};
 pub use cancel::{Cancel, Guard};
 pub(crate) use images::known_config;
-pub use images::{Place, Pull, Sources};
+pub use images::{Place, Pull, PullResult, Registries, Sources};
 pub use isolation::Isolation;
 pub use last::{Builds, Last};
 pub use run::{AgentSource, Agents, RunOptions, SecretSource, Secrets};

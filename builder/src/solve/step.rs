@@ -17,6 +17,7 @@ use super::isolation::{Isolation, PlainRoot, Roots};
 use super::last::{Builds, Last};
 use super::run::{self, Place, Source};
 use super::view::{Packed, Stacked, View};
+use crate::cache::{Imports, Made, Trail};
 use crate::context::SharedTree;
 use crate::copy::Written;
 use crate::error::Result;
@@ -30,13 +31,20 @@ pub(super) struct Steps<'a> {
     request: &'a Request<'a>,
     lease: &'a Lease,
     images: &'a Images<'a>,
+    imports: &'a Imports<'a>,
     builds: &'a Builds,
     previous: &'a Last,
+    /// The stages whose layers are the image's.
+    targets: Vec<usize>,
     /// The keys being executed, so that equal steps of a build are executed once.
     running: Mutex<BTreeMap<Digest, Option<StepRecord>>>,
     finished: Condvar,
     /// The parts of the keys of all steps so far.
     known: Mutex<BTreeMap<String, Parts>>,
+    /// What the steps came to, for caches that are exported.
+    trail: Mutex<Trail>,
+    /// What was found in imported caches: recorded here once the layers are.
+    imported: Mutex<Vec<(Digest, StepRecord)>>,
     /// What the RUN steps have in common.
     shared: run::Shared,
     views: Mutex<BTreeMap<String, Arc<View>>>,
@@ -52,18 +60,24 @@ impl<'a> Steps<'a> {
         request: &'a Request<'a>,
         lease: &'a Lease,
         images: &'a Images<'a>,
+        imports: &'a Imports<'a>,
         builds: &'a Builds,
         previous: &'a Last,
+        targets: Vec<usize>,
     ) -> Self {
         Self {
             request,
             lease,
             images,
+            imports,
             builds,
             previous,
+            targets,
             running: Mutex::default(),
             finished: Condvar::new(),
             known: Mutex::default(),
+            trail: Mutex::default(),
+            imported: Mutex::default(),
             shared: run::Shared::default(),
             views: Mutex::default(),
             roots: Roots::default(),
@@ -120,6 +134,10 @@ impl<'a> Steps<'a> {
         let is_refreshed = self.request.cache.refresh.includes(stage.label.as_deref());
         let identity = format!("{}/{step}", stage.index);
         let step = &stage.steps[step];
+        let done = |layer: Layer, is_cached: bool, key: Digest| {
+            self.note(key, &layer);
+            Ok((layer, is_cached))
+        };
         let doing = Doing { steps: self, number, step, before, scan, stages };
         let parts = doing.parts()?;
         let key = parts.digest();
@@ -127,14 +145,14 @@ impl<'a> Steps<'a> {
         let executed = self.request.sharing.executed;
         let is_fresh = executed.is_some_and(|executed| executed.contains(&key));
         if (!is_refreshed || is_fresh)
-            && let Some(layer) = self.recorded(&key)?
+            && let Some(layer) = self.recorded(&key, stage.index)?
         {
             self.tell(Event::Cached { step: number });
-            return Ok((layer, true));
+            return done(layer, true, key);
         }
         if let Some(layer) = self.claim(&key) {
             self.tell(Event::Cached { step: number });
-            return Ok((layer, true));
+            return done(layer, true, key);
         }
         if let Some(scan) = scan {
             self.keep_list(scan);
@@ -161,7 +179,7 @@ impl<'a> Steps<'a> {
                 executed.add(&key);
             }
         }
-        Ok((layer, false))
+        done(layer, false, key)
     }
 
     /// Keeps the list of copied files, to tell the next build which of them changed.
@@ -175,9 +193,49 @@ impl<'a> Steps<'a> {
         (self.request.events)(event);
     }
 
-    fn recorded(&self, key: &Digest) -> Result<Option<Layer>> {
+    /// Looks a step up, here and in the imported caches.
+    fn recorded(&self, key: &Digest, stage: usize) -> Result<Option<Layer>> {
         let record = self.lease.store().steps().get(self.lease, key)?;
-        Ok(record.as_ref().and_then(layer))
+        if let Some(layer) = record.as_ref().and_then(layer) {
+            return Ok(Some(layer));
+        }
+        let is_needed = self.targets.contains(&stage);
+        let Some(made) = self.imports.step(key, is_needed)? else { return Ok(None) };
+        let layer = Layer::imported(made.diff_id, made.blob.as_ref(), made.created);
+        if layer.is_anywhere() {
+            let blob = layer.blob.clone();
+            let created = layer.created.clone().into();
+            let record = StepRecord::of_layer(layer.diff_id, blob, created);
+            lock(&self.imported).push((*key, record));
+            self.images.note_origin(&layer)?;
+        }
+        Ok(Some(layer))
+    }
+
+    /// Notes what a step came to.
+    fn note(&self, key: Digest, layer: &Layer) {
+        let blob = layer.is_anywhere().then(|| layer.blob.clone());
+        let made = Made { diff_id: layer.diff_id, blob, created: layer.created.clone() };
+        lock(&self.trail).steps.insert(key, made);
+    }
+
+    /// Returns what the steps came to.
+    pub(super) fn trail(&self, image: Vec<DiffId>) -> Trail {
+        Trail { image, ..lock(&self.trail).clone() }
+    }
+
+    /// Records what was found in imported caches, as far as the layers are here by now.
+    pub(super) fn keep_imported(&self) -> Result<()> {
+        let store = self.lease.store();
+        for (key, record) in lock(&self.imported).drain(..) {
+            let is_here = |blob: &Digest| store.blobs().contains(blob);
+            if let Some((_, blob)) = &record.layer
+                && is_here(&blob.digest)?
+            {
+                store.steps().put(self.lease, &key, &record)?;
+            }
+        }
+        Ok(())
     }
 
     /// Waits while another thread executes the same key. Returns its result, or `None`
@@ -359,7 +417,12 @@ impl Doing<'_> {
         let memo = copy::content_key(copy, &diff_ids);
         let known = lease.store().steps().get(lease, &memo)?;
         let known = known.and_then(|record| record.extra.as_str()?.parse().ok());
+        let known = match known {
+            Some(known) => Some(known),
+            None => self.steps.imports.content(&memo)?,
+        };
         if let Some(known) = known {
+            lock(&self.steps.trail).contents.insert(memo, known);
             return Ok(known);
         }
         let view = self.steps.view(&layers)?;
@@ -368,6 +431,7 @@ impl Doing<'_> {
         let record = StepRecord::note(digest.to_string().into());
         lease.store().steps().put(lease, &memo, &record)?;
         self.steps.keep_list(&scan);
+        lock(&self.steps.trail).contents.insert(memo, digest);
         Ok(digest)
     }
 

@@ -1,6 +1,11 @@
 //! Flags about what a build takes over from earlier ones.
 
-use crate::cache::{Caching, Policy, Refresh};
+use store::Lease;
+
+use super::super::transfer;
+use crate::cache::{self, Caching, Export, Import, Policy, Refresh};
+use crate::event::Sink;
+use crate::solve::Built;
 
 /// What a build takes over from earlier ones.
 #[derive(Debug, clap::Args)]
@@ -21,6 +26,12 @@ pub(super) struct CacheArgs {
         value_parser = policy
     )]
     pull: Option<Policy>,
+    /// Look results up in a cache: NAME, or type=registry|local,… (can be repeated)
+    #[arg(long, value_name = "NAME|FIELDS")]
+    cache_from: Vec<Import>,
+    /// Leave results in a cache: type=registry|local|inline,mode=min|max,… (can be repeated)
+    #[arg(long, value_name = "FIELDS")]
+    cache_to: Vec<Export>,
 }
 
 impl CacheArgs {
@@ -33,7 +44,34 @@ impl CacheArgs {
         } else {
             Refresh::Stages(self.no_cache_filter.clone())
         };
-        Caching { pull: self.pull.unwrap_or_default(), refresh, may_be_partial: false }
+        Caching {
+            pull: self.pull.unwrap_or_default(),
+            refresh,
+            may_be_partial: false,
+            import: self.cache_from.clone(),
+            export: self.cache_to.clone(),
+        }
+    }
+
+    /// Writes the caches that were asked for.
+    pub(super) fn export(
+        &self,
+        builds: &[Built],
+        lease: &Lease,
+        base: &transfer::Base<'_>,
+        events: Sink<'_>,
+    ) -> crate::Result<()> {
+        let Some(first) = builds.first() else { return Ok(()) };
+        let trails: Vec<_> = builds.iter().map(|built| &built.trail).collect();
+        let of = cache::Exporting {
+            lease,
+            sources: &first.sources,
+            pull: base,
+            events,
+            cancel: base.cancel,
+            push: &|manifest, to| Ok(base.push_cache(lease, manifest, to)?),
+        };
+        cache::export(&self.cache_to, &trails, &of)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use oci::{Platform, Reference};
+use oci::Platform;
 use store::Lease;
 
 use super::BuildArgs;
@@ -17,7 +17,7 @@ use crate::dockerfile::Dockerfile;
 use crate::error::Error;
 use crate::output::{Executed, Finished, FinishedLayer, Sharing, difference};
 use crate::plan::Options;
-use crate::solve::{self, Cancel, Pull, Request, RunOptions};
+use crate::solve::{self, Cancel, Request, RunOptions};
 
 /// What is built, whatever the platform.
 pub(super) struct Job<'a> {
@@ -67,6 +67,17 @@ impl Job<'_> {
         Finished::new(self.lease, builds.collect::<crate::Result<_>>()?)
     }
 
+    /// Writes the caches that were asked for.
+    pub(super) fn export(&self, finished: &Finished) -> crate::Result<()> {
+        let events = |event| self.progress.event(event);
+        self.args.cache.export(&finished.builds, self.lease, &self.base(), &events)
+    }
+
+    fn base(&self) -> transfer::Base<'_> {
+        let Self { args, progress, cancel, .. } = *self;
+        transfer::Base { insecure: args.insecure, progress, cancel }
+    }
+
     fn one(
         &self,
         platform: &Platform,
@@ -74,13 +85,7 @@ impl Job<'_> {
         sharing: Sharing<'_>,
     ) -> crate::Result<solve::Built> {
         let Self { args, progress, cancel, .. } = *self;
-        let base = transfer::Base { insecure: args.insecure, progress };
-        let image = |lease: &Lease, name: &Reference, platform: &Platform| {
-            Ok(base.image(lease, name, platform, cancel)?)
-        };
-        let layers = |lease: &Lease, name: &Reference, blobs: &[_], cancel: &Cancel| {
-            Ok(base.layers(lease, name, blobs, cancel)?)
-        };
+        let base = self.base();
         let request = Request {
             file: self.file,
             identity: format!("{}\n{platform}", self.identity),
@@ -92,7 +97,7 @@ impl Job<'_> {
             clamp: self.clamp,
             threads: std::thread::available_parallelism().map_or(4, |n| n.get().max(4)),
             clock: &environment::now,
-            pull: Pull { image: &image, layers: &layers },
+            pull: &base,
             sharing,
             events: &|event| progress.event(event),
             numbers: progress.numbers(),

@@ -146,9 +146,11 @@ pub(super) fn run_with(
     contexts.save();
     let found = subject.check_after(&file, found);
     found.judge(result.is_ok(), &progress)?;
-    let written = result
-        .map_err(Stopped::Build)
-        .and_then(|finished| Ok((outputs.write(&lease, &finished, clamp, &pushes)?, finished)));
+    let written = result.map_err(Stopped::Build).and_then(|finished| {
+        let written = outputs.write(&lease, &finished, clamp, &pushes)?;
+        job.export(&finished).map_err(Stopped::Build)?;
+        Ok((written, finished))
+    });
     progress.finish();
     found.summarize(&progress);
     let (written, finished) = written.map_err(|stopped| stopped.explained(shown, text))?;

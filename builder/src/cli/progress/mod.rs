@@ -3,9 +3,10 @@
 mod plain;
 mod tty;
 
+use std::collections::BTreeMap;
 use std::io::{IsTerminal as _, Write as _};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::event::Event;
 
@@ -27,8 +28,8 @@ pub(crate) enum Mode {
 /// Takes events from all threads and shows them.
 pub(crate) struct Progress {
     view: View,
-    reused: AtomicUsize,
-    run: AtomicUsize,
+    /// Which steps ran; the others were reused. A step that is looked at twice counts once.
+    ran: Mutex<BTreeMap<usize, bool>>,
     numbers: AtomicUsize,
 }
 
@@ -49,22 +50,17 @@ impl Progress {
             Mode::Json => View::Json,
             Mode::Quiet => View::Quiet,
         };
-        Self {
-            view,
-            reused: AtomicUsize::new(0),
-            run: AtomicUsize::new(0),
-            numbers: AtomicUsize::new(1),
-        }
+        Self { view, ran: Mutex::default(), numbers: AtomicUsize::new(1) }
     }
 
     /// Shows one event.
     pub(crate) fn event(&self, event: Event) {
         match &event {
-            Event::Cached { .. } => {
-                self.reused.fetch_add(1, Ordering::Relaxed);
+            Event::Cached { step } => {
+                self.ran().entry(*step).or_insert(false);
             }
-            Event::Running { .. } => {
-                self.run.fetch_add(1, Ordering::Relaxed);
+            Event::Running { step, .. } => {
+                self.ran().insert(*step, true);
             }
             _ => {}
         }
@@ -112,7 +108,13 @@ impl Progress {
 
     /// Returns how many steps were reused and how many ran.
     pub(crate) fn counts(&self) -> (usize, usize) {
-        (self.reused.load(Ordering::Relaxed), self.run.load(Ordering::Relaxed))
+        let ran = self.ran();
+        let run = ran.values().filter(|ran| **ran).count();
+        (ran.len() - run, run)
+    }
+
+    fn ran(&self) -> MutexGuard<'_, BTreeMap<usize, bool>> {
+        self.ran.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
