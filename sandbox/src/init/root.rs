@@ -192,6 +192,10 @@ impl Overlay<'_> {
         let what = match errno {
             Errno::NODEV => "mount the root: the kernel has no overlay file system".into(),
             Errno::PERM => "mount the root: overlay is not allowed here".into(),
+            Errno::INVAL if self.upper.is_some_and(is_on_overlay) => format!(
+                "mount the root{}: that is an overlay itself, as in a container; the store must be on a volume",
+                self.upper.map(on).unwrap_or_default()
+            ),
             _ => format!(
                 "mount the root from {} layers{}",
                 self.lowers.len(),
@@ -200,6 +204,13 @@ impl Overlay<'_> {
         };
         Error::Setup { what, source: errno.into() }
     }
+}
+
+/// Returns whether a directory is on an overlay, which cannot be the upper
+/// layer of another.
+fn is_on_overlay(path: &Path) -> bool {
+    const OVERLAYFS_SUPER_MAGIC: i64 = 0x794c_7630;
+    rustix::fs::statfs(path).is_ok_and(|found| found.f_type == OVERLAYFS_SUPER_MAGIC)
 }
 
 /// Escapes what `mount(2)` would take for a separator.

@@ -98,7 +98,16 @@ pub fn enter_if_needed() -> Result<()> {
 ///
 /// As [`enter_if_needed`].
 pub fn enter_for_chroot() -> Result<()> {
-    if rustix::process::geteuid().is_root() { Ok(()) } else { enter_if_needed() }
+    if rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    enter_if_needed().map_err(|error| match error {
+        Error::Rootless { reason, .. } => refused(
+            reason,
+            "without namespaces only root may use chroot: run it as the container's user 0",
+        ),
+        other => other,
+    })
 }
 
 /// Returns whether the process has the capability that mounts take.
