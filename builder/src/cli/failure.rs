@@ -56,8 +56,19 @@ fn hint(error: &anyhow::Error) -> Option<String> {
     }
     let build = error.chain().find_map(|cause| cause.downcast_ref::<Error>()).map(Error::root);
     match build {
+        Some(Error::Sandbox(sandbox::Error::Rootless { hint, .. })) => return Some(hint.clone()),
         Some(Error::Process { log, .. }) => {
-            return Some(format!("the whole output is in {}", log.display()));
+            let mut hint = format!("the whole output is in {}", log.display());
+            if let Some(reason) = missing_ids() {
+                // It may be why: programs only say that an argument is invalid.
+                let _ = write!(hint, "; only your own user id is mapped: {reason}");
+            }
+            return Some(hint);
+        }
+        Some(Error::Sandbox(sandbox::Error::Setup { what, .. })) if what.contains("not mapped") => {
+            if let Some(reason) = missing_ids() {
+                return Some(reason.to_owned());
+            }
         }
         Some(Error::NoEmulator { architecture, .. }) => {
             return Some(format!(
@@ -77,6 +88,11 @@ fn hint(error: &anyhow::Error) -> Option<String> {
         _ => {}
     }
     for cause in error.chain() {
+        if is_about_owner(cause)
+            && let Some(reason) = missing_ids()
+        {
+            return Some(reason.to_owned());
+        }
         if let Some(store::Error::ImageUnknown { .. }) = cause.downcast_ref() {
             return Some("`rbuild images` lists what is here".to_owned());
         }
@@ -89,6 +105,22 @@ fn hint(error: &anyhow::Error) -> Option<String> {
         }
     }
     None
+}
+
+/// Returns whether files could not be given to whom they belong.
+fn is_about_owner(cause: &(dyn std::error::Error + 'static)) -> bool {
+    use store::layers::LayerError;
+    // The store keeps it in a box, which is an error itself.
+    let boxed = cause.downcast_ref::<Box<LayerError>>().map(Box::as_ref);
+    matches!(boxed.or_else(|| cause.downcast_ref()), Some(LayerError::Owner { .. }))
+}
+
+/// Returns why an ordinary user has no ids but one, and what helps.
+fn missing_ids() -> Option<&'static str> {
+    match sandbox::rootless::privileges() {
+        sandbox::rootless::Privileges::SingleId(reason) => Some(reason),
+        _ => None,
+    }
 }
 
 /// Returns whether the reader of our output has gone.
