@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::world::{NAME, World};
+use crate::world::{Built, NAME, World};
 
 /// The beginning of an ELF executable for a 64-bit Arm processor: enough for the kernel to say
 /// that it is no program of this machine.
@@ -129,4 +129,73 @@ fn privileged_a_stage_for_another_platform_runs_what_the_kernel_can() {
     let built = world.build_with(file, &["--platform", "linux/amd64,linux/riscv64"]);
     assert_eq!(built.status, 0, "{}", built.stderr);
     assert!(built.stderr.contains("[linux/riscv64 2/2] RUN echo"), "{}", built.stderr);
+}
+
+/// A program for 64-bit RISC-V that prints `hello` and ends.
+fn riscv_program() -> Vec<u8> {
+    const MESSAGE: &[u8] = b"hello from riscv64\n";
+    const START: u32 = 64 + 56;
+    let load = |register: u32, value: u32| value << 20 | register << 7 | 0x13;
+    let code = [
+        load(10, 1),
+        11 << 7 | 0x17, // auipc a1, 0
+        32 << 20 | 11 << 15 | 11 << 7 | 0x13,
+        load(12, u32::try_from(MESSAGE.len()).unwrap()),
+        load(17, 64), // write
+        0x73,
+        load(10, 0),
+        load(17, 93), // exit
+        0x73,
+    ];
+    let size = u64::from(START) + 36 + MESSAGE.len() as u64;
+    let mut program = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\xf3\0\x01\0\0\0".to_vec();
+    program.extend(u64::to_le_bytes(0x40_0000 + u64::from(START)));
+    program
+        .extend([&64_u64.to_le_bytes()[..], &[0; 12], b"\x40\0\x38\0\x01\0\0\0\0\0\0\0"].concat());
+    // One segment, read and executed.
+    program.extend([1_u32.to_le_bytes(), 5_u32.to_le_bytes()].concat());
+    for value in [0, 0x40_0000, 0x40_0000, size, size, 0x1_0000_u64] {
+        program.extend(value.to_le_bytes());
+    }
+    program.extend(code.iter().flat_map(|word| word.to_le_bytes()));
+    program.extend(MESSAGE);
+    program
+}
+
+/// Returns the command, run where binfmt_misc is mounted and knows an emulator of RISC-V. The mount
+/// is the command's own, and the registration goes with it.
+fn emulated(command: &std::process::Command, emulator: &str) -> std::process::Command {
+    let magic = r"\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xf3\x00";
+    let mask = r"\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff";
+    let line = format!(":rbuild-test-riscv64:M::{magic}:{mask}:{emulator}:F");
+    let script = "mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc && \
+                  printf %s \"$1\" >/proc/sys/fs/binfmt_misc/register && shift && exec \"$@\"";
+    let mut within = std::process::Command::new("unshare");
+    within.args(["--mount", "sh", "-c", script, "sh", &line]);
+    within.arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => within.env(name, value),
+            None => within.env_remove(name),
+        };
+    }
+    within
+}
+
+#[test]
+fn privileged_programs_of_another_processor_run_emulated() {
+    // Debian's package qemu-user-static; without it there is nothing to test.
+    let emulator = "/usr/bin/qemu-riscv64-static";
+    if !std::path::Path::new(emulator).exists() {
+        return;
+    }
+    crate::privileged::helper();
+    let world = World::new();
+    world.write("hello", riscv_program());
+    world.chmod("hello", 0o755);
+    let file = "FROM scratch\nCOPY hello /hello\nRUN [\"/hello\"]\n";
+    let command = world.build_command(file, &["--platform", "linux/riscv64"]);
+    let built = Built::of(emulated(&command, emulator).output().unwrap());
+    assert_eq!(built.status, 0, "{}", built.stderr);
+    assert!(built.stderr.contains("hello from riscv64"), "{}", built.stderr);
 }
