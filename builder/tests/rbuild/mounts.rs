@@ -468,3 +468,45 @@ fn privileged_mounts_come_from_several_contexts() {
     let lines = "RUN --mount=type=cache,from=other,source=d,target=/c cat /c/f; echo";
     assert_eq!(said(&world, lines, &arguments), ["changed"]);
 }
+
+/// An ordinary user's build: what it mounts has the ids of its own namespace.
+#[test]
+fn privileged_an_ordinary_user_mounts_the_same() {
+    let world = world();
+    world.write("a/f", "context");
+    let secret = world.root().with_file_name("secret");
+    fs::write(&secret, "hidden").unwrap();
+    let home = world.context().parent().unwrap().to_owned();
+    // The user `nobody` gets the directory of this test.
+    for directory in [&home, &world.context()] {
+        fs::set_permissions(directory, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let lines = "RUN --mount=source=a,target=/m --mount=type=tmpfs,target=/t \
+                 --mount=type=cache,target=/c --mount=type=secret,id=s cat /m/f && wc -c < /run/secrets/s; \
+                 stat -c %u:%g /m /c /run/secrets/s; touch /c/x /t/x && echo wrote";
+    let file = format!("{BASE}{lines}\n");
+    let arguments = ["--secret", "id=s,src=../secret", "--progress", "json"];
+    let build = world.build_command(&file, &arguments);
+    chown(&home, 65534);
+    let mut command = std::process::Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
+    command.arg(build.get_program()).args(build.get_args()).current_dir(world.context());
+    command.env_clear().env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin");
+    command.env("RBUILD_ROOT", world.root()).env("HOME", &home).env("XDG_RUNTIME_DIR", &home);
+    let built = Built::of(command.stdin(Stdio::null()).output().unwrap());
+    if built.status != 0 && built.stderr.contains("user namespace") {
+        // A host that does not let users have namespaces.
+        return;
+    }
+    assert_eq!(built.status, 0, "{}", built.stderr);
+    assert_eq!(logs(&built), ["context6", "0:0", "0:0", "0:0", "wrote"]);
+}
+
+fn chown(path: &Path, id: u32) {
+    std::os::unix::fs::lchown(path, Some(id), Some(id)).unwrap();
+    if path.symlink_metadata().unwrap().is_dir() {
+        for entry in fs::read_dir(path).unwrap() {
+            chown(&entry.unwrap().path(), id);
+        }
+    }
+}

@@ -91,7 +91,10 @@ impl Cgroup {
     /// Returns the most memory used, in bytes.
     pub(crate) fn memory_peak(&self) -> Option<u64> {
         let read = |name: &str| {
-            self.groups.iter().find_map(|group| {
+            let counts = |group: &&Group| {
+                group.controllers.is_empty() || group.controllers.iter().any(|c| c == "memory")
+            };
+            self.groups.iter().filter(counts).find_map(|group| {
                 fs::read_to_string(group.path.join(name)).ok()?.trim().parse().ok()
             })
         };

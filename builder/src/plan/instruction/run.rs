@@ -131,3 +131,90 @@ impl Applying<'_, '_> {
 fn is_ssh(mount: &RunMount) -> bool {
     matches!(mount.kind, MountKind::Ssh { .. })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use crate::dockerfile::{self, RunNetwork};
+    use crate::plan::{self, Action, Options, Planned, Run, RunPolicy};
+
+    fn plan(lines: &str, options: &Options) -> Result<Run, String> {
+        let text = format!("FROM scratch AS one\nFROM scratch\nWORKDIR /w\n{lines}\n");
+        let (file, diagnostics) = dockerfile::parse(&text);
+        assert!(!dockerfile::has_errors(&diagnostics), "{diagnostics:?}");
+        let planned = plan::plan(&file, options, &BTreeMap::new());
+        match planned.map_err(|problems| problems.0[0].to_string())? {
+            Planned::Ready(plan) => {
+                match plan.stages[&1].steps.last().map(|step| step.action.clone()) {
+                    Some(Action::Run(run)) => Ok(run),
+                    other => panic!("{other:?}"),
+                }
+            }
+            other @ Planned::NeedsImages(_) => panic!("{other:?}"),
+        }
+    }
+
+    fn targets(lines: &str) -> Vec<Option<String>> {
+        let run = plan(lines, &Options::default()).unwrap();
+        run.mounts.into_iter().map(|mount| mount.target).collect()
+    }
+
+    #[test]
+    fn targets_are_absolute_and_have_the_usual_places() {
+        let some = |path: &str| Some(path.to_owned());
+        for (lines, expected) in [
+            ("RUN --mount=target=/m true", some("/m")),
+            ("RUN --mount=target=m/../n true", some("/w/n")),
+            ("RUN --mount=source=a true", some("/w")),
+            ("RUN --mount=type=cache true", some("/w")),
+            ("RUN --mount=type=tmpfs true", some("/w")),
+            ("RUN --mount=type=secret,id=a/b true", some("/run/secrets/b")),
+            ("RUN --mount=type=secret,id=a,env=A true", None),
+            ("RUN --mount=type=secret,id=a,env=A,target=k true", some("/w/k")),
+            ("ARG t=/there\nRUN --mount=type=tmpfs,target=$t/x true", some("/there/x")),
+        ] {
+            assert_eq!(targets(lines), [expected], "{lines}");
+        }
+        let ssh = "--mount=type=ssh --mount=type=ssh,id=b,target=/s --mount=type=ssh,id=c";
+        let expected = ["/run/buildkit/ssh_agent.0", "/s", "/run/buildkit/ssh_agent.2"];
+        assert_eq!(targets(&format!("RUN {ssh} true")), expected.map(some));
+        for lines in [
+            "RUN --mount=target=/ true",
+            "RUN --mount=target=.. true",
+            "RUN --mount=target=/a/.. true",
+        ] {
+            let error = plan(lines, &Options::default()).unwrap_err();
+            assert!(error.contains("invalid mount target \"/\""), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_first_agent_is_announced_unless_the_file_says_another() {
+        let env = |lines: &str| plan(lines, &Options::default()).unwrap().env;
+        let ssh = "RUN --mount=type=ssh --mount=type=ssh,id=b true";
+        let announced = "SSH_AUTH_SOCK=/run/buildkit/ssh_agent.0".to_owned();
+        assert!(env(ssh).contains(&announced));
+        let own = env(&format!("ENV SSH_AUTH_SOCK=/mine\n{ssh}"));
+        assert!(own.contains(&"SSH_AUTH_SOCK=/mine".to_owned()) && !own.contains(&announced));
+        assert!(!env("RUN true").iter().any(|entry| entry.starts_with("SSH_AUTH_SOCK")));
+    }
+
+    /// CVE-2024-23653: what a build has to permit is checked where it is decided what runs.
+    #[test]
+    fn what_is_not_allowed_is_no_plan() {
+        let with = |run: RunPolicy| Options { run, ..Options::default() };
+        let none = with(RunPolicy::default());
+        for lines in ["RUN --security=insecure true", "RUN --network=host true"] {
+            let error = plan(lines, &none).unwrap_err();
+            assert!(error.contains("is not allowed"), "{error}");
+        }
+        let host = with(RunPolicy { allow_host_network: true, ..RunPolicy::default() });
+        assert!(plan("RUN --security=insecure true", &host).is_err());
+        assert_eq!(plan("RUN --network=host true", &host).unwrap().network, RunNetwork::Host);
+        let cut_off = with(RunPolicy { network: RunNetwork::None, ..RunPolicy::default() });
+        assert_eq!(plan("RUN true", &cut_off).unwrap().network, RunNetwork::None);
+        assert_eq!(plan("RUN --network=default true", &cut_off).unwrap().network, RunNetwork::None);
+        assert!(plan("RUN --network=host true", &cut_off).is_err());
+    }
+}

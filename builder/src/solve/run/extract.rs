@@ -250,3 +250,127 @@ pub(super) fn find(tree: &dyn Tree, source: Option<&str>) -> Result<Selected> {
         is_whole: true,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+
+    use super::*;
+    use crate::tree::{Stamp, Xattrs};
+
+    /// A tree that says what it was told, also what no file system would.
+    struct Told {
+        nodes: BTreeMap<PathBuf, Node>,
+        file: PathBuf,
+    }
+
+    impl Tree for Told {
+        fn lookup(&self, path: &Path) -> Result<Option<Node>> {
+            Ok(self.nodes.get(path).cloned())
+        }
+        fn list(&self, path: &Path) -> Result<Vec<std::ffi::OsString>> {
+            let names = self.nodes.keys().filter(|child| child.parent() == Some(path));
+            Ok(names.filter_map(|child| child.file_name().map(Into::into)).collect())
+        }
+        fn open(&self, _path: &Path) -> Result<File> {
+            File::open(&self.file).doing("open", &self.file)
+        }
+        fn content_digest(&self, _path: &Path, _node: &Node) -> Result<[u8; 32]> {
+            Ok([0; 32])
+        }
+    }
+
+    fn node(kind: Kind) -> Node {
+        let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+        let mtime = Mtime { seconds: 1_000_000_000, nanoseconds: 5 };
+        Node { kind, mode: 0o640, uid, gid, mtime, xattrs: Xattrs::new(), link: None, stamp: None }
+    }
+
+    fn told(directory: &Path, nodes: Vec<(&str, Node)>) -> Told {
+        let file = directory.join("content");
+        fs::write(&file, "12345").unwrap();
+        let nodes = nodes.into_iter().map(|(path, node)| (PathBuf::from(path), node)).collect();
+        Told { nodes, file }
+    }
+
+    fn selected(below: Vec<(&str, Node)>) -> Selected {
+        Selected {
+            name: PathBuf::new(),
+            path: PathBuf::new(),
+            node: Node { mode: 0o750, ..node(Kind::Directory) },
+            below: below
+                .into_iter()
+                .map(|(path, node)| (path.into(), node))
+                .collect::<Vec<_>>()
+                .into(),
+            above: Vec::new(),
+            is_whole: true,
+        }
+    }
+
+    #[test]
+    fn files_have_all_that_their_nodes_say() {
+        let scratch = tempfile::tempdir().unwrap();
+        let root = scratch.path().join("root");
+        fs::create_dir(&root).unwrap();
+        let file = || node(Kind::File { size: 5 });
+        let linked = || Node { link: Some((1, 1)), ..file() };
+        let below = vec![
+            ("d", Node { mode: 0o500, ..node(Kind::Directory) }),
+            ("d/f", file()),
+            ("d/same", linked()),
+            ("link", node(Kind::Symlink { target: "/etc".into() })),
+            ("pipe", node(Kind::Fifo)),
+            ("same", linked()),
+            ("socket", node(Kind::Socket)),
+        ];
+        let tree = told(scratch.path(), below.clone());
+        let changed = extract(&tree, &selected(below), &root, &Cancel::new()).unwrap();
+        assert_eq!(changed, None);
+        let of = |name: &str| fs::symlink_metadata(root.join(name)).unwrap();
+        assert_eq!(fs::read_to_string(root.join("d/f")).unwrap(), "12345");
+        assert_eq!(of("d/f").permissions().mode() & 0o7777, 0o640);
+        assert_eq!(of("d").permissions().mode() & 0o7777, 0o500);
+        assert_eq!(of("").permissions().mode() & 0o7777, 0o750);
+        for name in ["d", "d/f", "link", ""] {
+            assert_eq!((of(name).mtime(), of(name).mtime_nsec()), (1_000_000_000, 5), "{name}");
+        }
+        assert_eq!(of("d/same").ino(), of("same").ino());
+        assert_eq!(fs::read_link(root.join("link")).unwrap(), Path::new("/etc"));
+        assert_eq!(of("socket").len(), 0);
+        assert!(of("socket").is_file());
+    }
+
+    #[test]
+    fn a_tree_that_lies_writes_nothing_outside() {
+        let scratch = tempfile::tempdir().unwrap();
+        let outside = scratch.path().join("outside");
+        fs::create_dir(&outside).unwrap();
+        let link = node(Kind::Symlink { target: outside.clone() });
+        let file = node(Kind::File { size: 5 });
+        for (number, name) in
+            ["way/f", "../outside/f", "/outside/f", "way/../../outside/f"].iter().enumerate()
+        {
+            let root = scratch.path().join(number.to_string());
+            fs::create_dir(&root).unwrap();
+            let below = vec![("way", link.clone()), (*name, file.clone())];
+            let tree = told(scratch.path(), below.clone());
+            assert!(extract(&tree, &selected(below), &root, &Cancel::new()).is_err(), "{name}");
+            assert_eq!(fs::read_dir(&outside).unwrap().count(), 0, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_changed_since_it_was_found_is_told() {
+        let scratch = tempfile::tempdir().unwrap();
+        let root = scratch.path().join("root");
+        fs::create_dir(&root).unwrap();
+        let stamp = Stamp { dev: 1, ino: 1, size: 5, mtime_ns: 1, ctime_ns: 1, mode: 0 };
+        let then = Node { stamp: Some(stamp), ..node(Kind::File { size: 5 }) };
+        let now = Node { stamp: Some(Stamp { mtime_ns: 2, ..stamp }), ..then.clone() };
+        let tree = told(scratch.path(), vec![("f", now)]);
+        let changed = extract(&tree, &selected(vec![("f", then)]), &root, &Cancel::new()).unwrap();
+        assert_eq!(changed, Some("f".into()));
+    }
+}
