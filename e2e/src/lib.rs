@@ -15,11 +15,13 @@
 
 mod clean;
 mod dockerd;
+mod files;
 mod process;
 mod registry;
 mod world;
 
 pub use dockerd::Dockerd;
-pub use process::{Output, run, try_run, wait_until};
+pub use files::Files;
+pub use process::{Output, run, try_run, try_run_with, wait_until};
 pub use registry::{Registry, free_port};
 pub use world::World;

@@ -39,8 +39,13 @@ impl fmt::Debug for Output {
 
 /// Runs a program to its end, whatever its exit code.
 pub fn try_run(command: &mut Command) -> Output {
+    try_run_with(command, Stdio::null())
+}
+
+/// Runs a program to its end with this standard input, whatever its exit code.
+pub fn try_run_with(command: &mut Command, stdin: Stdio) -> Output {
     let output = command
-        .stdin(Stdio::null())
+        .stdin(stdin)
         .output()
         .unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"));
     Output {

@@ -11,16 +11,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Mutex;
 
-use e2e::{Dockerd, World, run};
+use e2e::{Dockerd, Files, World, run, try_run_with};
 use serde_json::Value;
 
 /// The cases: `=== name options`, a script that fills the context, `---`, the Dockerfile.
 const TABLES: [(&str, &str); 6] = [
     ("archive", include_str!("buildkit/archive.txt")),
     ("config", include_str!("buildkit/config.txt")),
+    ("context", include_str!("buildkit/context.txt")),
     ("copy", include_str!("buildkit/copy.txt")),
     ("ignore", include_str!("buildkit/ignore.txt")),
     ("mounts", include_str!("buildkit/mounts.txt")),
@@ -54,8 +55,17 @@ struct Case {
     name: String,
     options: Vec<&'static str>,
     with_history: bool,
+    place: Place,
     setup: &'static str,
     dockerfile: &'static str,
+}
+
+/// Where a case's context is when it is built: `!stdin`, `!at=…` below its address.
+#[derive(Debug, PartialEq, Eq)]
+enum Place {
+    Directory,
+    Stdin,
+    Address(&'static str),
 }
 
 #[test]
@@ -66,6 +76,7 @@ fn privileged_rbuild_builds_what_buildkit_builds() {
     world.rbuild(&["save", "-o", archive.to_str().unwrap(), "busybox"]);
     docker.run(&["load", "-i", archive.to_str().unwrap()]);
 
+    let files = Files::serve(&world.path("contexts"));
     let cases = Mutex::new(cases().into_iter());
     let wrong = Mutex::new(BTreeMap::new());
     std::thread::scope(|scope| {
@@ -73,7 +84,7 @@ fn privileged_rbuild_builds_what_buildkit_builds() {
             scope.spawn(|| {
                 loop {
                     let Some(case) = cases.lock().unwrap().next() else { return };
-                    let found = differences(&world, &docker, &case);
+                    let found = differences(&world, &docker, &files, &case);
                     if !found.is_empty() {
                         wrong.lock().unwrap().insert(case.name, found);
                     }
@@ -98,7 +109,14 @@ fn cases() -> Vec<Case> {
             let mut words = head.split(' ');
             let name = format!("{table}-{}", words.next().unwrap());
             let (marks, options): (Vec<_>, Vec<_>) = words.partition(|word| word.starts_with('!'));
-            cases.push(Case { name, options, with_history: marks.is_empty(), setup, dockerfile });
+            let address = marks.iter().find_map(|mark| mark.strip_prefix("!at="));
+            let place = match address {
+                Some(address) => Place::Address(address),
+                None if marks.contains(&"!stdin") => Place::Stdin,
+                None => Place::Directory,
+            };
+            let with_history = !marks.contains(&"!history");
+            cases.push(Case { name, options, with_history, place, setup, dockerfile });
         }
     }
     let names: BTreeSet<&str> = cases.iter().map(|case| case.name.as_str()).collect();
@@ -107,8 +125,13 @@ fn cases() -> Vec<Case> {
 }
 
 /// Builds a case with both and returns how the results differ.
-fn differences(world: &World, docker: &Dockerd, case: &Case) -> Vec<String> {
-    let context = context(world, case);
+fn differences(world: &World, docker: &Dockerd, files: &Files, case: &Case) -> Vec<String> {
+    let directory = context(world, files, case);
+    let context = match case.place {
+        Place::Directory => directory.clone(),
+        Place::Stdin => "-".to_owned(),
+        Place::Address(address) => files.url(&format!("{}{address}", case.name)),
+    };
     let (ours, theirs) = (format!("rbuild-{}", case.name), format!("docker-{}", case.name));
     let args = |first: &[&'static str], tag: &str| -> Vec<String> {
         let words = first.iter().chain(&["-q", "-t"]).copied().chain([tag]);
@@ -119,9 +142,11 @@ fn differences(world: &World, docker: &Dockerd, case: &Case) -> Vec<String> {
             .collect()
     };
     let by_us = args(&[], &ours);
-    let by_us = world.try_rbuild(&by_us.iter().map(String::as_str).collect::<Vec<_>>());
+    let words: Vec<&str> = by_us.iter().map(String::as_str).collect();
+    let by_us = try_run_with(&mut world.command("rbuild", &words), stdin(case, &directory));
     let by_them = args(&["build", "--network", "none", "--no-cache"], &theirs);
-    let by_them = docker.try_run(&by_them.iter().map(String::as_str).collect::<Vec<_>>());
+    let words: Vec<&str> = by_them.iter().map(String::as_str).collect();
+    let by_them = try_run_with(&mut docker.command(&words), stdin(case, &directory));
     if !by_us.status.success() || !by_them.status.success() {
         let agree = by_us.code() == 1 && by_them.code() == 1;
         return if agree {
@@ -146,9 +171,20 @@ fn differences(world: &World, docker: &Dockerd, case: &Case) -> Vec<String> {
     found
 }
 
+/// Returns the context as a tar, where it is to come that way.
+fn stdin(case: &Case, directory: &str) -> Stdio {
+    if case.place != Place::Stdin {
+        return Stdio::null();
+    }
+    let tar = format!("{directory}.tar");
+    run(Command::new("tar").args(["-C", directory, "-cf", &tar, "."]));
+    fs::File::open(&tar).unwrap().into()
+}
+
 /// Writes the context of a case.
-fn context(world: &World, case: &Case) -> String {
-    let dockerfile = world.write(&format!("contexts/{}/Dockerfile", case.name), case.dockerfile);
+fn context(world: &World, files: &Files, case: &Case) -> String {
+    let text = case.dockerfile.replace("@URL@", &files.url(&case.name));
+    let dockerfile = world.write(&format!("contexts/{}/Dockerfile", case.name), text);
     let context = dockerfile.parent().unwrap();
     run(Command::new("sh").args(["-ec", case.setup]).current_dir(context));
     run(Command::new("find").arg(context).args([
