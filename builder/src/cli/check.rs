@@ -100,7 +100,9 @@ fn check(call: Call, subject: &Subject<'_>) -> anyhow::Result<()> {
     let findings = subject.check_all();
     if call.json {
         let error = findings.build_error();
-        let source = Source { name: subject.name, text: subject.text };
+        // What comes from stdin is called as everything expects it.
+        let name = if subject.name.starts_with('<') { "Dockerfile" } else { subject.name };
+        let source = Source { name, text: subject.text };
         print(&(lint::to_json(&findings.warnings, error.as_ref(), source) + "\n"))?;
     } else {
         let source = Source { name: subject.path, text: subject.text };

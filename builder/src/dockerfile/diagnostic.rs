@@ -53,6 +53,8 @@ pub enum Code {
     BadMount,
     /// More stages than any file needs.
     TooManyStages,
+    /// Values that multiply beyond what any file needs.
+    TooLarge,
     /// A stage name that is not one.
     BadStageName,
     /// A variable where none is expanded.
@@ -97,6 +99,7 @@ impl Code {
             Self::BadHeredoc => "bad-heredoc",
             Self::BadMount => "bad-mount",
             Self::TooManyStages => "too-many-stages",
+            Self::TooLarge => "too-large",
             Self::BadStageName => "bad-stage-name",
             Self::NoExpansion => "no-expansion",
             Self::IgnoredFlag => "ignored-flag",

@@ -6,6 +6,7 @@
 //! the image config, ARG does not: so an ARG after an ENV of the same name replaces it for
 //! the rest of the build and leaves the image alone.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use oci::Platform;
@@ -65,6 +66,8 @@ pub(super) struct Globals {
     pub(super) expander: Expander,
     /// What RUN may do.
     pub(super) run: RunPolicy,
+    /// How many bytes the plan takes so far.
+    spent: Cell<usize>,
 }
 
 impl Globals {
@@ -86,6 +89,7 @@ impl Globals {
             build_args: build_args.clone(),
             expander: Expander::new(file.escape),
             run,
+            spent: Cell::new(0),
         };
         for (index, instruction) in file.globals.iter().enumerate() {
             let crate::dockerfile::Kind::Arg(declarations) = &instruction.kind else { continue };
@@ -110,6 +114,17 @@ impl Globals {
     pub(super) fn expand(&self, text: &str) -> Result<String, ExpandError> {
         let lookup = |name: &str| self.variables.get(name).map(str::to_owned);
         Ok(self.expander.word(text, &lookup)?.text)
+    }
+
+    /// Counts bytes of the plan; returns whether there is room for them.
+    ///
+    /// Values multiply: a file of a megabyte can ask for a terabyte of environment.
+    pub(super) fn spend(&self, bytes: usize) -> bool {
+        /// Plans of people's files take some hundred kilobytes.
+        const MOST: usize = 64 << 20;
+        let spent = self.spent.get().saturating_add(bytes);
+        self.spent.set(spent);
+        spent <= MOST
     }
 
     /// Returns the variable that is nearest to one that `text` uses and nothing sets.

@@ -3,7 +3,7 @@
 use oci::{ImageConfig, Platform};
 
 use super::config;
-use super::graph::{Base, HistoryLine, Options, Stage, Step};
+use super::graph::{Action, Base, HistoryLine, Options, Stage, Step};
 use super::instruction;
 use super::problem::error;
 use super::scope::{Globals, Scope};
@@ -101,6 +101,16 @@ impl Progress<'_> {
         self.history.push(HistoryLine { created_by, step: Some(self.steps.len()) });
         self.steps.push(step);
     }
+
+    /// Returns roughly how many bytes the history and the steps take from these on.
+    fn bytes_since(&self, history: usize, steps: usize) -> usize {
+        let lines = self.history[history..].iter().map(|line| line.created_by.len());
+        let steps = self.steps[steps..].iter().map(|step| match &step.action {
+            Action::Run(run) => run.env.iter().map(String::len).sum(),
+            Action::Copy(_) | Action::Workdir(_) => step.text.len(),
+        });
+        lines.chain(steps).sum()
+    }
 }
 
 /// Plans one stage.
@@ -147,8 +157,14 @@ pub(super) fn plan(
         }
     }
     for instruction in written.instructions.iter().filter(|_| !is_replaced) {
+        let (history, steps) = (progress.history.len(), progress.steps.len());
         if let Err(problem) = instruction::apply(&mut progress, instruction, false) {
             problems.push(problem);
+        }
+        if !globals.spend(progress.bytes_since(history, steps)) {
+            let message = "with all values in place this file is too large to build";
+            problems.push(error(Code::TooLarge, instruction.span(), message));
+            break;
         }
     }
     if !problems.is_empty() {

@@ -353,3 +353,17 @@ fn a_named_context_stands_for_an_image_or_a_whole_stage() {
         "build context again is stage \"nothing\", which no earlier stage is"
     );
 }
+
+#[test]
+fn values_that_multiply_are_refused_before_they_fill_the_memory() {
+    let mut text = "FROM scratch\nENV a=0123456789abcdef\n".to_owned();
+    text.push_str(&"ENV a=$a$a\n".repeat(15));
+    let hostile = |line: &str| format!("{text}{}", format!("{line}\n").repeat(100_000));
+    for line in ["ENV b=$a", "LABEL b=$a", "ARG b=$a", "RUN x"] {
+        let (file, found) = dockerfile::parse(&hostile(line));
+        assert!(!dockerfile::has_errors(&found));
+        let problems = plan(&file, &Options::default(), &BTreeMap::new()).unwrap_err();
+        assert_eq!(problems.0.len(), 1);
+        assert_eq!(problems.0[0].code, dockerfile::Code::TooLarge, "{line}");
+    }
+}

@@ -27,6 +27,11 @@ use super::diagnostic::{Code, Diagnostic, Span};
 use super::directive;
 use crate::ignore::Ignore;
 
+/// How many warnings one file gets.
+const MAX_WARNINGS: usize = 1000;
+/// How much is kept of a file's values; people's files have some kilobytes of them.
+const MAX_BYTES: usize = 32 << 20;
+
 /// A rule that a file breaks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Warning {
@@ -123,7 +128,7 @@ pub fn violation(warnings: &[Warning], options: &Options) -> Option<String> {
 /// the text, then those of stage names, then stage by stage.
 #[must_use]
 pub fn lint(input: &Input<'_>, options: &Options) -> Vec<Warning> {
-    let mut report = Report { options: options.clone(), warnings: Vec::new() };
+    let mut report = Report { options: options.clone(), warnings: Vec::new(), bytes: 0 };
     for found in input.found {
         if found.code == Code::NoEmptyContinuation {
             let message = "Empty continuation line".to_owned();
@@ -143,13 +148,27 @@ pub fn lint(input: &Input<'_>, options: &Options) -> Vec<Warning> {
 struct Report {
     options: Options,
     warnings: Vec<Warning>,
+    /// How many bytes of values were kept so far.
+    bytes: usize,
 }
 
 impl Report {
     fn add(&mut self, rule: Rule, span: Span, message: String) {
-        if self.options.allows(rule) {
+        if self.options.allows(rule) && self.has_room() {
             self.warnings.push(Warning { rule, message, span });
         }
+    }
+
+    /// Returns whether warnings still count: nobody reads more.
+    fn has_room(&self) -> bool {
+        self.warnings.len() < MAX_WARNINGS
+    }
+
+    /// Counts bytes that are kept; returns whether there is room for them. Values multiply: a
+    /// file of a megabyte can ask for a terabyte of environment.
+    fn keep(&mut self, bytes: usize) -> bool {
+        self.bytes = self.bytes.saturating_add(bytes);
+        self.bytes <= MAX_BYTES
     }
 
     /// Does `work` with the options that a `check=` comment above an instruction adds.

@@ -11,7 +11,7 @@ use crate::dockerfile::ast::{
 };
 use crate::dockerfile::clean::clean;
 use crate::dockerfile::diagnostic::Span;
-use crate::dockerfile::expand::{ExpandError, Expander, Expansion};
+use crate::dockerfile::expand::{ExpandError, ExpandReason, Expander, Expansion};
 use crate::dockerfile::expose::PortWord;
 use crate::dockerfile::mount::csv_fields;
 use crate::dockerfile::quote::quote;
@@ -39,7 +39,12 @@ pub(super) fn check(input: &Input<'_>, report: &mut Report) {
             .iter()
             .rposition(|parent| parent.name().is_some() && parent.name() == name.as_deref());
         let state = match (parent, name.as_deref()) {
-            (Some(parent), _) => ends[parent].child(),
+            (Some(parent), _) => {
+                if !report.keep(ends[parent].bytes()) {
+                    return;
+                }
+                ends[parent].child()
+            }
             (None, None) => State::unknown(),
             (None, Some("scratch")) => State::of(&Base::default()),
             (None, Some(name)) => (input.base)(name).map_or_else(State::unknown, |base| {
@@ -196,6 +201,12 @@ impl State {
         Self { is_known: false, ..Self::of(&Base::default()) }
     }
 
+    /// Returns how many bytes a copy takes.
+    fn bytes(&self) -> usize {
+        let pairs = self.variables.iter().chain(&self.env);
+        pairs.map(|(name, value)| name.len() + value.len()).sum()
+    }
+
     fn child(&self) -> Self {
         let mut child = self.clone();
         child.variables.extend(self.env.clone());
@@ -220,6 +231,9 @@ impl Walk<'_> {
             Kind::Env(pairs) => {
                 for (key, value) in self.pairs(node, pairs, report)? {
                     secret("ENV", &key, node.span, report);
+                    if !report.keep(2 * (key.len() + value.len())) {
+                        return Err(too_long(&key));
+                    }
                     self.state.variables.insert(key.clone(), value.clone());
                     self.state.env.insert(key, value);
                 }
@@ -295,7 +309,11 @@ impl Walk<'_> {
             if self.state.args.contains(name) || NOT_IN_ENV.contains(&name.as_str()) {
                 continue;
             }
-            let names = self.state.variables.keys().map(String::as_str);
+            if !report.has_room() {
+                break;
+            }
+            // Comparing costs, and a stage with more names than this is no longer read by people.
+            let names = self.state.variables.keys().map(String::as_str).take(1000);
             let near = nearest(name, names);
             // An image that is not here may set it; but not likely where another name is near.
             if !self.state.is_known && near.is_none() {
@@ -317,6 +335,9 @@ impl Walk<'_> {
                 (None, None) => self.globals.get(name).cloned(),
             };
             if let Some(value) = value.filter(|_| !NOT_IN_ENV.contains(&name.as_str())) {
+                if !report.keep(name.len() + value.len()) {
+                    return Err(too_long(name));
+                }
                 self.state.variables.insert(name.clone(), value);
             }
             self.state.args.insert(name.clone());
@@ -453,6 +474,11 @@ fn secret(instruction: &str, name: &str, span: Span, report: &mut Report) {
         );
         report.add(Rule::SecretsUsedInArgOrEnv, span, message);
     }
+}
+
+/// The error that ends a stage with more values than are kept; the build says the same.
+fn too_long(name: &str) -> ExpandError {
+    ExpandError { text: name.to_owned(), reason: ExpandReason::TooLong }
 }
 
 fn did_you_mean(sign: &str, near: Option<&str>) -> String {

@@ -1,16 +1,21 @@
 //! The way through the stages: which are needed, and what each offers.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Argument, Mounted, described, location, unexpanded};
 use crate::dockerfile::expand::Expander;
 use crate::dockerfile::{
-    ArgDeclaration, Diagnostic, Dockerfile, Instruction, KeyValue, Kind, MountKind, Node,
+    ArgDeclaration, Code, Diagnostic, Dockerfile, Instruction, KeyValue, Kind, MountKind, Node,
     RunInstruction,
 };
 use crate::plan::graph::Options;
 use crate::plan::outline::find_stage;
+use crate::plan::problem::error;
 use crate::plan::scope::platform_variables;
+
+/// How much is kept of a file's values; people's files have some kilobytes of them.
+const MAX_BYTES: usize = 32 << 20;
 
 /// Variables and their values.
 pub(super) type Environment = BTreeMap<String, String>;
@@ -26,6 +31,8 @@ struct Global<'a> {
 pub(super) struct Globals<'a> {
     expander: Expander,
     build_args: &'a BTreeMap<String, String>,
+    /// How many bytes of values may still be kept.
+    left: Cell<usize>,
     variables: BTreeMap<String, String>,
     declared: BTreeMap<String, Global<'a>>,
 }
@@ -42,6 +49,7 @@ impl<'a> Globals<'a> {
         let mut globals = Self {
             expander: Expander::new(file.escape),
             build_args: &options.build_args,
+            left: Cell::new(MAX_BYTES),
             variables: predefined
                 .names()
                 .map(|name| (name.to_owned(), predefined.get(name).unwrap_or_default().to_owned()))
@@ -194,7 +202,13 @@ impl<'a> Walk<'a> {
     fn expand(&self, node: &Node, text: &str) -> Result<String, Diagnostic> {
         let lookup = |name: &str| self.variables.get(name).cloned();
         let expanded = self.globals.expander.word(text, &lookup);
-        expanded.map(|e| e.text).map_err(|reason| unexpanded(node.span, &reason))
+        let text = expanded.map_err(|reason| unexpanded(node.span, &reason))?.text;
+        let left = self.globals.left.get().checked_sub(text.len()).ok_or_else(|| {
+            let message = "with all values in place this file is too large";
+            error(Code::TooLarge, node.span, message)
+        })?;
+        self.globals.left.set(left);
+        Ok(text)
     }
 
     fn arg(&mut self, node: &'a Node, declarations: &[ArgDeclaration]) -> Result<(), Diagnostic> {
