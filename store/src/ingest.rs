@@ -29,6 +29,9 @@ const BLOCKS_WAITING: usize = 2;
 /// others need not wait for it in the end.
 const SYNC_EARLY_BYTES: u64 = 1 << 20;
 
+/// How much is written to the disk at a time while more of the same blob comes in.
+const SYNC_EVERY_BYTES: u64 = 16 << 20;
+
 /// A blob being written. Nobody sees it before it is committed; dropping it discards it.
 #[derive(Debug)]
 pub struct Ingest {
@@ -40,6 +43,8 @@ pub struct Ingest {
     size: u64,
     /// Whether a commit waits for the disk, or leaves that to who settles.
     durability: Durability,
+    /// How many of the bytes are on their way to the disk.
+    sent: u64,
     is_committed: bool,
 }
 
@@ -62,8 +67,8 @@ impl Ingest {
         };
         let file = durable::create_with(&path, mode)?;
         let hashing = Hashing::Here(Hasher::new(algorithm));
-        let (block, size, is_committed) = (Vec::new(), 0, false);
-        Ok(Self { lease, path, file, hashing, block, size, durability, is_committed })
+        let (block, size, sent, is_committed) = (Vec::new(), 0, 0, false);
+        Ok(Self { lease, path, file, hashing, block, size, durability, sent, is_committed })
     }
 
     /// Returns how many bytes came so far.
@@ -104,7 +109,8 @@ impl Ingest {
             }
             durable::publish(&self.file, &self.path, &target, self.durability)?;
             self.is_committed = true;
-            if self.durability == Durability::Volatile && self.size >= SYNC_EARLY_BYTES {
+            let unsent = self.size - self.sent;
+            if self.durability == Durability::Volatile && unsent >= SYNC_EARLY_BYTES {
                 self.lease.sync_meanwhile(&self.file, &target)?;
             }
         } else if self.durability == Durability::Synced {
@@ -120,6 +126,10 @@ impl Ingest {
         durable::write(&self.file, &self.block, &self.path)?;
         let block = mem::take(&mut self.block);
         self.block = self.hashing.update(block, self.size)?;
+        if self.durability == Durability::Volatile && self.size - self.sent >= SYNC_EVERY_BYTES {
+            self.sent = self.size;
+            self.lease.sync_meanwhile(&self.file, &self.path)?;
+        }
         Ok(())
     }
 

@@ -23,6 +23,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
@@ -40,6 +41,8 @@ use crate::trash;
 const LOCK: &str = "lock";
 const PINS: &str = "pins";
 const SCRATCH: &str = "scratch";
+/// How many files may wait to be written to the disk meanwhile; each holds a descriptor.
+const SYNCS_WAITING: usize = 8;
 
 /// Digests and working directories that stay as long as this process, or until it is dropped.
 ///
@@ -60,8 +63,26 @@ struct Inner {
     defers_syncs: AtomicBool,
     is_announced: AtomicBool,
     /// Large blobs on their way to the disk.
-    syncing: Mutex<Vec<JoinHandle<Result<()>>>>,
+    syncing: Mutex<Option<Syncing>>,
+    /// Unpacked layers that were found whole. They stay so, since they are pinned.
+    unpacked: Mutex<BTreeSet<Digest>>,
+    /// Started for the first thing that is discarded.
+    cleaner: Mutex<Option<Cleaner>>,
     _lock: File,
+}
+
+/// A thread that writes files to the disk.
+#[derive(Debug)]
+struct Syncing {
+    files: SyncSender<(File, PathBuf)>,
+    thread: JoinHandle<Result<()>>,
+}
+
+/// A thread that deletes what is out of sight.
+#[derive(Debug)]
+struct Cleaner {
+    hidden: Sender<PathBuf>,
+    thread: JoinHandle<()>,
 }
 
 /// The pins file, and what it already holds.
@@ -105,6 +126,8 @@ impl Lease {
             defers_syncs: AtomicBool::new(false),
             is_announced: AtomicBool::new(false),
             syncing: Mutex::default(),
+            unpacked: Mutex::default(),
+            cleaner: Mutex::default(),
             _lock: lock,
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -173,23 +196,27 @@ impl Lease {
         Ok(())
     }
 
-    /// Writes a large blob to the disk while the program goes on.
+    /// Writes what a large blob has so far to the disk while the program goes on.
     pub(crate) fn sync_meanwhile(&self, file: &File, path: &Path) -> Result<()> {
-        let (file, path) = (file.try_clone().doing("open", path)?, path.to_owned());
-        let sync = move || durable::sync(&file, &path);
-        let thread = thread::Builder::new().name("sync".into()).spawn(sync);
-        let thread = thread.doing("start a thread for", "syncing")?;
-        self.inner.syncing.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
+        let job = (file.try_clone().doing("open", path)?, path.to_owned());
+        let mut syncing = self.inner.syncing.lock().unwrap_or_else(PoisonError::into_inner);
+        if syncing.is_none() {
+            *syncing = Some(Syncing::start().doing("start a thread for", "syncing")?);
+        }
+        if let Some(Syncing { files, .. }) = &*syncing {
+            // Where enough waits, this waits for the end. A thread that has failed ended: what it
+            // says is said when all is to be on the disk.
+            let _left_for_the_end = files.try_send(job);
+        }
         Ok(())
     }
 
     /// Waits for what is written meanwhile.
     pub(crate) fn finish_syncs(&self) -> Result<()> {
         let mut syncing = self.inner.syncing.lock().unwrap_or_else(PoisonError::into_inner);
-        for thread in syncing.drain(..) {
-            thread.join().expect("syncing does not panic")?;
-        }
-        Ok(())
+        let Some(Syncing { files, thread }) = syncing.take() else { return Ok(()) };
+        drop(files);
+        thread.join().expect("syncing does not panic")
     }
 
     /// Starts a blob named by SHA-256.
@@ -231,13 +258,82 @@ impl Lease {
         self.store().root().ingest().join(name)
     }
 
+    /// Returns whether a layer was found unpacked before, or else what `look` finds.
+    pub(crate) fn remember_unpacked(
+        &self,
+        layer: &Digest,
+        look: impl FnOnce() -> Result<bool>,
+    ) -> Result<bool> {
+        let lock = || self.inner.unpacked.lock().unwrap_or_else(PoisonError::into_inner);
+        if lock().contains(layer) {
+            return Ok(true);
+        }
+        let is_there = look()?;
+        if is_there {
+            lock().insert(*layer);
+        }
+        Ok(is_there)
+    }
+
+    /// Takes a directory out of sight and deletes it while the program goes on. What cannot be
+    /// deleted is left for gc.
+    pub(crate) fn discard(&self, path: &Path) {
+        let root = self.store().root();
+        if cfg!(test) {
+            // Tests look at what is left at once.
+            let _left_for_gc = trash::discard(root, path);
+            return;
+        }
+        let Ok(Some(hidden)) = trash::hide(root, path) else { return };
+        let mut cleaner = self.inner.cleaner.lock().unwrap_or_else(PoisonError::into_inner);
+        if cleaner.is_none() {
+            *cleaner = Cleaner::start(self.store()).ok();
+        }
+        match &*cleaner {
+            Some(cleaner) => {
+                cleaner.hidden.send(hidden).expect("the thread ends only after its channel");
+            }
+            None => {
+                let _left_for_gc = trash::delete(root, hidden);
+            }
+        }
+    }
+
     fn next_number(&self) -> u64 {
         self.inner.names.fetch_add(1, Ordering::Relaxed)
     }
 }
 
+impl Syncing {
+    fn start() -> io::Result<Self> {
+        let (files, jobs) = sync_channel::<(File, PathBuf)>(SYNCS_WAITING);
+        let sync = move || jobs.iter().try_for_each(|(file, path)| durable::sync(&file, &path));
+        let thread = thread::Builder::new().name("sync".into()).spawn(sync)?;
+        Ok(Self { files, thread })
+    }
+}
+
+impl Cleaner {
+    fn start(store: &Store) -> io::Result<Self> {
+        let (hidden, paths) = channel();
+        let store = store.clone();
+        let clean = move || {
+            for path in paths {
+                let _left_for_gc = trash::delete(store.root(), path);
+            }
+        };
+        let thread = thread::Builder::new().name("clean".into()).spawn(clean)?;
+        Ok(Self { hidden, thread })
+    }
+}
+
 impl Drop for Inner {
     fn drop(&mut self) {
+        let cleaner = self.cleaner.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(Cleaner { hidden, thread }) = cleaner {
+            drop(hidden);
+            thread.join().expect("deleting does not panic");
+        }
         // A lease that cannot be removed is found dead by the next gc.
         let _left_for_gc = trash::discard(self.store.root(), &self.directory);
     }

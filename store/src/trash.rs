@@ -55,7 +55,7 @@ pub(crate) fn empty(root: &Root) -> Result<u64> {
 }
 
 /// Deletes one thing in the trash. Several processes may be at the same one.
-fn delete(root: &Root, hidden: PathBuf) -> Result<u64> {
+pub(crate) fn delete(root: &Root, hidden: PathBuf) -> Result<u64> {
     let mut bytes = 0;
     let mut queue = vec![hidden];
     while let Some(path) = queue.pop() {

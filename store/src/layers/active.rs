@@ -18,7 +18,6 @@ use super::{
 use crate::{
     Ingest, Lease,
     error::{Error, IoContext as _, Result},
-    trash,
 };
 
 /// How a layer is written.
@@ -131,7 +130,7 @@ impl Active {
 impl Drop for Active {
     fn drop(&mut self) {
         // What cannot be removed now is removed by gc when the lease has ended.
-        let _left_for_gc = trash::discard(self.lease.store().root(), &self.directory);
+        self.lease.discard(&self.directory);
     }
 }
 

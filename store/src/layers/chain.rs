@@ -41,7 +41,6 @@ use crate::{
     Lease, Store,
     durable::if_present,
     error::{Error, IoContext as _, Result},
-    trash,
 };
 
 const RECORD: &str = "lowers";
@@ -112,7 +111,7 @@ pub(super) fn recorded(store: &Store, chain: ChainId) -> Result<Option<Stack>> {
 pub(super) fn prepare(lease: &Lease, diff_ids: &[DiffId]) -> Result<Stack> {
     let store = lease.store();
     for diff_id in diff_ids {
-        if !place::is_layer_valid(store, *diff_id)? {
+        if !lease.is_unpacked(*diff_id)? {
             return Err(Error::LayerMissing { diff_id: *diff_id });
         }
         ensure_link(store, &layer_link(*diff_id), &store.root().layer(&diff_id.0))?;
@@ -179,7 +178,7 @@ fn add(
         record(store, &made, &stack, chain, has_tree)?;
     }
     // What a race made superfluous, and the directory itself.
-    let _left_for_gc = trash::discard(store.root(), &scratch);
+    lease.discard(&scratch);
     Ok(stack)
 }
 

@@ -54,7 +54,7 @@ impl Lease {
     /// Fails if the store cannot be read.
     pub fn is_unpacked(&self, diff_id: DiffId) -> Result<bool> {
         self.pin(&diff_id.0)?;
-        is_layer_valid(self.store(), diff_id)
+        self.remember_unpacked(&diff_id.0, || is_layer_valid(self.store(), diff_id))
     }
 
     /// Unpacks a stored layer into its directory, unless that is there already.
@@ -141,7 +141,7 @@ impl Lease {
         let scratch = self.scratch("unpack")?;
         let result = self.unpack_into(&scratch, stream, diff_id, trust);
         // Also what entries replaced, and everything in case of an error.
-        let _left_for_gc = trash::discard(self.store().root(), &scratch);
+        self.discard(&scratch);
         result
     }
 
