@@ -167,7 +167,7 @@ fn copy(rounds: usize) -> Result<()> {
     for _ in 0..rounds {
         let mut placement = Placement::new(&Empty, None, None, Mtime::default());
         for selected in small.select(&context)? {
-            placement.place(&selected, &Destination::new("/files/"))?;
+            placement.place(&selected, &context, &Destination::new("/files/"))?;
         }
         let how = LayerWriting { clamp: Some(0), check: &|| Ok(()) };
         black_box(write_layer(&lease, &context, &placement.into_entries(), &how)?);
