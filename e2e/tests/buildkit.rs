@@ -18,7 +18,7 @@ use e2e::{Dockerd, Files, World, run, try_run_with};
 use serde_json::Value;
 
 /// The cases: `=== name options`, a script that fills the context, `---`, the Dockerfile.
-const TABLES: [(&str, &str); 6] = [
+const TABLES: [(&str, &str); 7] = [
     ("archive", include_str!("buildkit/archive.txt")),
     ("config", include_str!("buildkit/config.txt")),
     ("context", include_str!("buildkit/context.txt")),
