@@ -26,7 +26,7 @@ check: ## Formats, lints and tests all that needs no privileges
 test: ## Runs every test: unit, integration, privileged, end-to-end
 	@.ci/test all
 
-soak: ## Runs the long loops of kill -9, races and load (SOAK_SECONDS=300 each)
+soak: ## Runs the long loops of kill -9, races and load (SOAK_SECONDS=300 each, SOAK_KILLS=200 of builds)
 	@.ci/test soak
 
 bench: ## Compares with other people's programs; prints ratios

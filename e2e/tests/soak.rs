@@ -20,13 +20,78 @@ fn until_time_is_up(mut round: impl FnMut(u64)) {
 }
 
 /// Starts a command and ends it with SIGKILL after a delay that differs from round to round; returns whether it was still running.
-fn kill_midway(mut command: Command, round: u64, longest_ms: u64) {
+fn kill_midway(mut command: Command, round: u64, longest_ms: u64) -> bool {
     let mut child =
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     // A fixed sequence that visits the whole range: rounds can be repeated.
     std::thread::sleep(Duration::from_millis(round * 37 % longest_ms));
+    let is_running = child.try_wait().unwrap().is_none();
     let _gone = child.kill();
     child.wait().unwrap();
+    is_running
+}
+
+/// A stage that is built beside the one that is asked for, all kinds of steps, and a result that is the same whenever it is built.
+const KILLED: &str = "FROM busybox AS a\nARG N\nRUN echo a$N >/a && dd if=/dev/zero of=/z bs=64k count=16\nADD tar.tar /added\n\
+    FROM busybox\nARG N\nCOPY --chown=12:34 . /src\nRUN --mount=type=cache,target=/cache echo b$N >/b && touch /cache/$N && rm -r /var\n\
+    WORKDIR /w\nCOPY --from=a --parents /a /z /added ./\nRUN --mount=type=bind,from=a,target=/other cmp /other/z /w/z && touch done\n";
+
+/// Two builds of one context and one of another at once, all killed at random moments: what the next build makes of the store they
+/// leave is the image that a build which nobody disturbed makes.
+#[test]
+fn privileged_soak_killed_builds_come_to_the_image_of_an_undisturbed_one() {
+    let least = std::env::var("SOAK_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(8);
+    let world = World::with_busybox();
+    let undisturbed = World::with_busybox();
+    for context in ["one", "other"] {
+        world.write(&format!("{context}/Dockerfile"), KILLED);
+        world.write(&format!("{context}/f"), context);
+        e2e::run(
+            Command::new("tar")
+                .arg("-cf")
+                .arg(world.path(context).join("tar.tar"))
+                .args(["-C", "/etc", "passwd"]),
+        );
+    }
+    let context = |name: &str| world.path(name).to_str().unwrap().to_owned();
+    let (one, other) = (context("one"), context("other"));
+    let mut kills = 0;
+    let mut round = 0;
+    let build = |world: &World, round: u64, context: &str, tag: &str| {
+        let isolation = if round % 3 == 2 { "chroot" } else { "default" };
+        let number = format!("N={round}");
+        let epoch = ["-q", "--build-arg", "SOURCE_DATE_EPOCH=1700000000", "--build-arg", &number];
+        let rest = ["--isolation", isolation, "-t", tag, context];
+        world.command("rbuild", &[&epoch[..], &rest].concat())
+    };
+    let rounds = |round: u64| {
+        let jobs = [(&one, "one", 0), (&one, "again", 31), (&other, "other", 67)];
+        let killed: u64 = std::thread::scope(|scope| {
+            let jobs = jobs.map(|(context, tag, offset)| {
+                let command = build(&world, round, context, tag);
+                scope.spawn(move || kill_midway(command, round + offset, 400))
+            });
+            jobs.into_iter().map(|job| u64::from(job.join().unwrap())).sum()
+        });
+        for (context, tag) in [(&one, "one"), (&other, "other")] {
+            let made = e2e::run(&mut build(&world, round, context, tag));
+            let wanted = e2e::run(&mut build(&undisturbed, round, context, tag));
+            assert_eq!(made.text(), wanted.text(), "round {round}");
+        }
+        if round % 8 == 7 {
+            world.rbuild(&["prune", "--force"]);
+        }
+        killed
+    };
+    until_time_is_up(|_| {
+        kills += rounds(round);
+        round += 1;
+    });
+    while kills < least {
+        kills += rounds(round);
+        round += 1;
+    }
+    world.assert_leaves_nothing();
 }
 
 #[test]

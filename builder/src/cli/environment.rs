@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use crate::fetch::Environment;
 use oci::Reference;
@@ -76,6 +76,7 @@ pub(super) fn client(registry: &str, insecure: bool) -> Client {
 /// Makes a client that may be insecure with these hosts, and finds credentials in these files.
 pub(super) fn client_with(insecure_hosts: Vec<String>, auth_files: Vec<AuthFile>) -> Client {
     let either = |upper: &str, lower: &str| variable(lower).or_else(|| variable(upper));
+    let defaults = ClientOptions::default();
     Client::new(ClientOptions {
         auth_files,
         insecure_hosts,
@@ -89,8 +90,15 @@ pub(super) fn client_with(insecure_hosts: Vec<String>, auth_files: Vec<AuthFile>
             no_proxy: either("NO_PROXY", "no_proxy"),
         },
         user_agent: concat!("rbuild/", env!("CARGO_PKG_VERSION")).to_owned(),
-        ..ClientOptions::default()
+        timeout: patience().unwrap_or(defaults.timeout),
+        ..defaults
     })
+}
+
+/// Returns for how long a registry may be silent, where `RBUILD_TIMEOUT` says so in seconds.
+fn patience() -> Option<Duration> {
+    let seconds: u64 = variable("RBUILD_TIMEOUT")?.parse().ok()?;
+    (seconds > 0).then(|| Duration::from_secs(seconds))
 }
 
 /// Returns what `git` gets of the surroundings: where programs and proxies are, and the
