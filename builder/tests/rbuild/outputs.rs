@@ -442,3 +442,91 @@ fn privileged_a_build_that_is_not_reproducible_says_where() {
         built.stderr
     );
 }
+
+/// A tar with everything that a hostile image brings along.
+fn hostile_tar() -> Vec<u8> {
+    let mut tar = tar::Builder::new(Vec::new());
+    let mut add = |kind: tar::EntryType, path: &str, link: &str, mode: u32, content: &[u8]| {
+        let mut header = tar::Header::new_ustar();
+        header.set_entry_type(kind);
+        header.set_mode(mode);
+        header.set_uid(12_345);
+        header.set_gid(54_321);
+        header.set_mtime(1_000_000_000);
+        header.set_size(content.len() as u64);
+        if !link.is_empty() {
+            header.set_link_name_literal(link).unwrap();
+        }
+        header.set_device_major(1).unwrap();
+        header.set_device_minor(3).unwrap();
+        tar.append_data(&mut header, path, content).unwrap();
+    };
+    add(tar::EntryType::Directory, "closed/", "", 0o500, b"");
+    add(tar::EntryType::Regular, "closed/inside", "", 0o400, b"inside");
+    add(tar::EntryType::Link, "other", "closed/inside", 0o400, b"");
+    add(tar::EntryType::Symlink, "etc", "/etc", 0o777, b"");
+    add(tar::EntryType::Symlink, "up", "../../..", 0o777, b"");
+    add(tar::EntryType::Fifo, "pipe", "", 0o600, b"");
+    add(tar::EntryType::Char, "null", "", 0o666, b"");
+    add(tar::EntryType::Block, "disk", "", 0o660, b"");
+    let deep = "d/".repeat(200);
+    add(tar::EntryType::Directory, &deep, "", 0o755, b"");
+    tar.into_inner().unwrap()
+}
+
+#[test]
+fn privileged_every_kind_of_file_is_written_or_left_out() {
+    let world = World::new();
+    world.write("all.tar", hostile_tar());
+    let path = out(&world, "out");
+    let file = "FROM scratch\nADD all.tar /\n";
+    for _ in 0..2 {
+        // The second time over what the first one left: closed directories, links, pipes.
+        let built = world.build_with(file, &["-o", path.to_str().unwrap()]);
+        assert_eq!(built.status, 0, "{}", built.stderr);
+        assert!(
+            built.stderr.contains("left out the device /disk and 1 more of linux/amd64"),
+            "{}",
+            built.stderr
+        );
+    }
+    let names = fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().file_name());
+    let mut names: Vec<String> = names.map(|name| name.into_string().unwrap()).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["closed", "d", "etc", "other", "pipe", "up"]);
+    let look = |name: &str| fs::symlink_metadata(path.join(name)).unwrap();
+    assert_eq!(look("closed").mode() & 0o7777, 0o500);
+    assert_eq!((look("closed/inside").uid(), look("closed/inside").gid()), (0, 0), "the caller's");
+    assert_eq!(look("closed/inside").mtime(), 1_000_000_000);
+    assert_eq!(look("closed/inside").ino(), look("other").ino(), "a hard link stays one");
+    assert!(look("pipe").file_type().is_fifo());
+    assert_eq!(fs::read_link(path.join("up")).unwrap(), Path::new("../../.."));
+    assert!(path.join("d/".repeat(200)).is_dir());
+    // As a tar nothing is left out, and owners are the image's.
+    let archive = out(&world, "out.tar");
+    let text = format!("type=tar,dest={}", archive.display());
+    let built = world.build_with(file, &["-o", &text]);
+    assert_eq!(built.status, 0, "{}", built.stderr);
+    let mut tar = tar::Archive::new(fs::File::open(&archive).unwrap());
+    let kinds: BTreeMap<String, (tar::EntryType, u64)> = tar
+        .entries()
+        .unwrap()
+        .map(|entry| {
+            let entry = entry.unwrap();
+            let name = String::from_utf8(entry.path_bytes().into_owned()).unwrap();
+            (name, (entry.header().entry_type(), entry.header().uid().unwrap()))
+        })
+        .collect();
+    assert_eq!(kinds["null"], (tar::EntryType::Char, 12_345));
+    assert_eq!(kinds["disk"].0, tar::EntryType::Block);
+    assert_eq!(kinds["other"].0, tar::EntryType::Link);
+}
+
+#[test]
+fn attributes_without_effect_are_said() {
+    let world = world();
+    let (built, _) = output(&world, "type=tar,dest={},rewrite-timestamp=true", &[]);
+    assert!(built.stderr.contains("warning: rewrite-timestamp=true needs SOURCE_DATE_EPOCH"));
+    let (built, _) = output(&world, "type=tar,dest={},rewrite-timestamp=true", &["--reproducible"]);
+    assert!(!built.stderr.contains("warning: rewrite"), "{}", built.stderr);
+}

@@ -34,6 +34,7 @@ impl Outputs {
         let mut written = Written { image: finished.image.clone(), lines: Vec::new() };
         let mut pushes = pushes.iter();
         for output in &self.list {
+            written.lines.extend(without_effect(output, epoch));
             match output.kind {
                 Kind::Image => image(lease, finished, output, &mut pushes, &mut written)?,
                 Kind::Oci { tar } => archive(lease, finished, output, tar, &mut written)?,
@@ -48,6 +49,18 @@ impl Outputs {
         }
         Ok(written)
     }
+}
+
+/// Says what of an output was asked for in vain.
+fn without_effect(output: &Output, epoch: Option<i64>) -> Option<String> {
+    let why = match (output.form.rewrite_timestamp, epoch) {
+        (Some(true), None) => "rewrite-timestamp=true needs SOURCE_DATE_EPOCH",
+        (Some(false), Some(_)) => {
+            "rewrite-timestamp=false has no effect: with SOURCE_DATE_EPOCH, no file of a new layer is later"
+        }
+        (Some(_) | None, _) => return None,
+    };
+    Some(format!("warning: {why}"))
 }
 
 /// Names an image in the store and publishes it.
