@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::time::SystemTime;
 
-use oci::{Digest, Reference};
+use oci::{Descriptor, Digest, Reference};
 
 use crate::durable::{self, if_present};
 use crate::error::{Error, IoContext as _, Result};
 use crate::gc::{self, GcReport};
 use crate::images::ImageEntry;
 use crate::store::Store;
-use crate::{lease, pins};
+use crate::{lease, pins, remote};
 
 /// What a prune removes besides garbage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,9 +129,39 @@ impl Store {
         }
         if is_last {
             removal.deleted = found.image_id.or(Some(found.descriptor.digest));
+            self.remove_referrers(found.descriptor)?;
         }
         removal.garbage = self.collect(locked)?;
         Ok(removal)
+    }
+
+    /// Removes the lists of what refers to an image that is gone, and to what they list.
+    fn remove_referrers(&self, image: Descriptor) -> Result<()> {
+        let is_list = |entry: &mut ImageEntry| {
+            let tag = entry.reference.as_ref().and_then(Reference::tag);
+            tag.is_some_and(remote::is_referrers_tag)
+        };
+        let mut images = self.images().list()?;
+        let mut lists: Vec<ImageEntry> = images.extract_if(.., is_list).collect();
+        let mut queue = vec![image];
+        while let Some(subject) = queue.pop() {
+            // An image of the index may have a name of its own.
+            if images.iter().any(|entry| entry.descriptor.digest == subject.digest) {
+                continue;
+            }
+            let tag = remote::referrers_tag(&subject.digest);
+            if let Ok(document) = self.document(&subject) {
+                queue.extend_from_slice(document.manifests());
+            }
+            let is_about = |entry: &mut ImageEntry| {
+                entry.reference.as_ref().and_then(Reference::tag) == Some(&tag)
+            };
+            for list in lists.extract_if(.., is_about) {
+                self.images().remove_entry(&list)?;
+                queue.push(list.descriptor);
+            }
+        }
+        Ok(())
     }
 
     /// Returns every entry that leads to the same image.

@@ -170,29 +170,33 @@ impl CopyArgs {
                 layout.save_as(lease, image, name.as_deref()).with_context(|| context(path))?;
                 Ok((digest, format!("oci:{}@{digest}", path.display())))
             }
-            Place::OciArchive(path, chosen) | Place::DockerArchive(path, chosen) => {
-                let entry = entry(image, chosen.as_deref(), name)?;
-                let mut file = tempfile::NamedTempFile::new_in(directory_of(path))
-                    .with_context(|| context(path))?;
-                lease.save(&[entry], BufWriter::new(&mut file)).with_context(|| context(path))?;
-                file.persist(path).with_context(|| context(path))?;
-                Ok((digest, format!("{}@{digest}", path.display())))
+            Place::OciArchive(path, tag) => {
+                written(path, |out| lease.save_tagged(image, tag.as_deref(), out))?;
+                Ok((digest, format!("oci-archive:{}@{digest}", path.display())))
+            }
+            Place::DockerArchive(path, chosen) => {
+                let reference = match chosen {
+                    Some(name) => Some(name.parse()?),
+                    None => name,
+                };
+                let entry = ImageEntry { reference, descriptor: image.clone() };
+                written(path, |out| lease.save(&[entry], out))?;
+                Ok((digest, format!("docker-archive:{}@{digest}", path.display())))
             }
         }
     }
 }
 
-/// Returns what to write down of an image: under the name given, or the one it had.
-fn entry(
-    image: &Descriptor,
-    name: Option<&str>,
-    other: Option<Reference>,
-) -> anyhow::Result<ImageEntry> {
-    let reference = match name {
-        Some(name) => Some(name.parse()?),
-        None => other,
-    };
-    Ok(ImageEntry { reference, descriptor: image.clone() })
+/// Writes a file that nobody finds before it is whole.
+fn written(
+    path: &Path,
+    write: impl FnOnce(&mut dyn std::io::Write) -> store::Result<()>,
+) -> anyhow::Result<()> {
+    let context = || format!("cannot write {}", path.display());
+    let mut file = tempfile::NamedTempFile::new_in(directory_of(path)).with_context(context)?;
+    write(&mut BufWriter::new(&mut file)).with_context(context)?;
+    file.persist(path).with_context(context)?;
+    Ok(())
 }
 
 /// Returns the image of an archive with a name, or the only one.

@@ -14,7 +14,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 
 use super::contents::refuse;
 use super::load::{Listed, parse_index};
-use super::save::{Plan, blob_path, named};
+use super::save::{Plan, blob_path, named, tagged};
 use super::{INDEX_FILE, LAYOUT, LAYOUT_FILE, REF_NAME_ANNOTATION};
 use crate::error::{IoContext as _, Result};
 use crate::images::ImageEntry;
@@ -161,13 +161,7 @@ impl Layout {
     ///
     /// As [`save`](Self::save).
     pub fn save_as(&self, lease: &Lease, image: &Descriptor, tag: Option<&str>) -> Result<()> {
-        let name = |whole: &Descriptor| {
-            let mut entry = whole.clone();
-            let tag = tag.map(|tag| (REF_NAME_ANNOTATION.to_owned(), tag.to_owned()));
-            entry.annotations.extend(tag);
-            entry
-        };
-        self.add(lease, [(image, name)].into_iter())
+        self.add(lease, [(image, |whole: &_| tagged(whole, tag))].into_iter())
     }
 
     /// Adds images with the entries that are made of their descriptors.

@@ -62,6 +62,35 @@ impl Lease {
         }
         plan.write(&lists, output)
     }
+
+    /// Writes one image into a tar, under a tag that may be any text, or without one.
+    ///
+    /// # Errors
+    ///
+    /// As [`save`](Self::save).
+    pub fn save_tagged(
+        &self,
+        image: &Descriptor,
+        tag: Option<&str>,
+        output: impl Write,
+    ) -> Result<()> {
+        let mut plan = Plan::new(self.store());
+        self.pin(&image.digest)?;
+        let whole = plan.whole(image)?;
+        let lists = [
+            (LAYOUT_FILE, LAYOUT.as_bytes().to_vec()),
+            (INDEX_FILE, Index::new(vec![tagged(&whole, tag)]).to_bytes()),
+        ];
+        plan.write(&lists, output)
+    }
+}
+
+/// Returns the descriptor for `index.json`, under a tag.
+pub(super) fn tagged(descriptor: &Descriptor, tag: Option<&str>) -> Descriptor {
+    let mut entry = descriptor.clone();
+    let tag = tag.map(|tag| (REF_NAME_ANNOTATION.to_owned(), tag.to_owned()));
+    entry.annotations.extend(tag);
+    entry
 }
 
 /// For whom images are written.

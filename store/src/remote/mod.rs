@@ -62,6 +62,7 @@ pub use options::{ClientOptions, Proxies};
 pub use pull::{PullOptions, Pulled};
 pub use push::PushOptions;
 pub use referrers::is_referrers_tag;
+pub(crate) use referrers::referrers_tag;
 pub use remote_image::RemoteImage;
 pub use retry::Retry;
 pub use session::{PushSession, SharedSink};

@@ -35,7 +35,7 @@ const UNSUPPORTED: [StatusCode; 4] = [
 /// Returns the tag under which the referrers of a manifest are listed where there is no other list.
 ///
 /// distribution-spec, "Referrers Tag Schema".
-pub(crate) fn tag_of(subject: &Digest) -> Tag {
+pub(crate) fn referrers_tag(subject: &Digest) -> Tag {
     let hex: String = subject.hex().chars().take(64).collect();
     format!("{}-{hex}", subject.algorithm()).parse().expect("a digest makes a tag")
 }
@@ -112,7 +112,7 @@ impl Journey<'_> {
 
     /// Returns the list that clients maintain, which is empty where there is none.
     async fn tagged_referrers(&self, subject: &Digest) -> Result<Index> {
-        match self.fetch(tag_of(subject).as_str(), None, None).await {
+        match self.fetch(referrers_tag(subject).as_str(), None, None).await {
             Ok(Fetched { document: Document::Index(index), .. }) => Ok(index),
             // Somebody's image that only looks like one.
             Ok(Fetched { document: Document::Manifest(_), .. }) | Err(Error::NotFound { .. }) => {
@@ -142,7 +142,7 @@ impl Journey<'_> {
         let bytes = index.to_bytes();
         let digest = Digest::sha256(&bytes);
         let list = Descriptor::new(MediaType::OCI_INDEX, digest, bytes.len() as u64);
-        let tag = tag_of(&subject);
+        let tag = referrers_tag(&subject);
         // It has no subject itself, so this ends here.
         Box::pin(self.put_manifest(tag.as_str(), &list, Bytes::from(bytes))).await
     }
@@ -177,7 +177,7 @@ impl Journey<'_> {
             let bytes = Index::new(entries).to_bytes();
             let stored = self.lease.put(&bytes)?;
             let list = Descriptor::new(MediaType::OCI_INDEX, stored.digest, stored.size);
-            let name = name.without_digest().with_tag(tag_of(&subject));
+            let name = name.without_digest().with_tag(referrers_tag(&subject));
             self.lease.store().images().set(self.lease, &name, &list)?;
         }
         Ok(seen.len())
@@ -224,7 +224,7 @@ impl Store {
     ///
     /// If the store cannot be read.
     pub fn referrers(&self, subject: &Digest) -> crate::Result<Vec<Descriptor>> {
-        let tag = tag_of(subject);
+        let tag = referrers_tag(subject);
         let (mut found, mut seen) = (Vec::new(), BTreeSet::new());
         for listed in self.images().list()? {
             if listed.reference.is_none_or(|name| name.tag() != Some(&tag)) {
@@ -255,10 +255,10 @@ mod tests {
 
     #[test]
     fn tags_of_lists_are_made_of_digests() {
-        let tag = tag_of(&Digest::sha256(b"x"));
+        let tag = referrers_tag(&Digest::sha256(b"x"));
         assert_eq!(tag.as_str(), format!("sha256-{}", Digest::sha256(b"x").hex()));
         // A tag has at most 128 characters.
-        let long = tag_of(&Digest::sha512(b"x"));
+        let long = referrers_tag(&Digest::sha512(b"x"));
         assert_eq!(long.as_str(), format!("sha512-{}", &Digest::sha512(b"x").hex()[..64]));
         assert!(is_referrers_tag(&tag) && is_referrers_tag(&long));
         for other in ["latest", "sha256-abc", "sha1-x", "v1-beta"] {
