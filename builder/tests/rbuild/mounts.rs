@@ -171,6 +171,25 @@ fn privileged_mount_points_are_not_followed_to_the_host() {
     assert_eq!(fs::read_dir(&host).unwrap().count(), 2, "nothing was made there, either");
 }
 
+/// The same where the mount point has to be made in the root itself, because a directory hides
+/// what is below it: its parent is moved away and a link put there.
+#[test]
+fn privileged_mount_points_that_moved_are_not_looked_for_on_the_host() {
+    let world = world();
+    let host = world.root().with_file_name("canary");
+    fs::create_dir(&host).unwrap();
+    fs::write(host.join("f"), "").unwrap();
+    fs::create_dir(host.join("directory")).unwrap();
+    let path = host.to_str().unwrap();
+    world.build(&format!(
+        "{BASE}RUN mkdir -p /d/old && touch /d/old/f\nRUN rm -r /d && mkdir /d\n\
+         RUN --mount=source=busybox.tar,target=/d/new/f --mount=type=tmpfs,target=/d/new/directory \
+         mv /d/new /d/moved && ln -s {path} /d/new && test -L /d/new\n"
+    ));
+    assert!(host.join("f").exists() && host.join("directory").exists());
+    assert_eq!(world.files()["d/new"], format!("777 -> {path}"));
+}
+
 /// CVE-2024-1753: a link in what is mounted must not show the host.
 #[test]
 fn privileged_a_mount_never_shows_the_host() {

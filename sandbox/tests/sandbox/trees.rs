@@ -148,6 +148,8 @@ fn privileged_a_race_for_the_path_of_a_cache_shows_nothing_of_the_host() {
     symlink(&canary, cache.join("link")).unwrap();
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        // A failure ends the other thread, too.
+        let _stop = Stop(&stop);
         scope.spawn(|| {
             let directory = fs::File::open(&cache).unwrap();
             let exchange = rustix::fs::RenameFlags::EXCHANGE;
@@ -163,9 +165,17 @@ fn privileged_a_race_for_the_path_of_a_cache_shows_nothing_of_the_host() {
                 assert!(!output.contains("secret"), "{output}");
             }
         }
-        stop.store(true, Ordering::Relaxed);
     });
     assert_eq!(fs::read_dir(&canary).unwrap().count(), 1, "nothing was written to the host");
+}
+
+/// Stops a thread at the end of a scope, however that is left.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 #[test]
