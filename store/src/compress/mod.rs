@@ -46,6 +46,12 @@ const ENCODER_VERSION: u32 = 1;
 /// How many threads compress at most. More would hold more blocks in memory than a push may use.
 const MAX_WORKERS: usize = 6;
 
+/// Above this level, zstd's tables for one block take 10 to 30 MiB.
+const MODEST_ZSTD_LEVEL: u32 = 12;
+
+/// How many threads compress at these levels.
+const MAX_GREEDY_WORKERS: usize = 2;
+
 impl Lease {
     /// Returns a layer's blob in a certain compression, making it if there is none yet.
     ///
@@ -95,7 +101,7 @@ impl Lease {
         let mut ingest = self.ingest()?;
         let doing = "compress a layer into";
         let path = self.store().root().ingest();
-        let workers = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_WORKERS);
+        let workers = workers(codec, level);
         let media_type = match codec {
             Compression::None => {
                 std::io::copy(reader, &mut ingest).doing(doing, &path)?;
@@ -115,6 +121,15 @@ impl Lease {
         let committed = ingest.commit(None)?;
         Ok(Descriptor::new(media_type, committed.digest, committed.size))
     }
+}
+
+/// Returns how many threads compress; their number does not show in the bytes.
+fn workers(codec: Compression, level: u32) -> usize {
+    let most = match codec {
+        Compression::Zstd if level > MODEST_ZSTD_LEVEL => MAX_GREEDY_WORKERS,
+        Compression::None | Compression::Gzip | Compression::Zstd => MAX_WORKERS,
+    };
+    std::thread::available_parallelism().map_or(1, usize::from).min(most)
 }
 
 /// A reader that fails at the end if what it read is not what its name says.
