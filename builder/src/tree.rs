@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use store::layers::tar::SparseSegment;
 
+use crate::context::HeldContent;
 use crate::error::{Error, IoContext as _, Result};
 use crate::walked::Walked;
 
@@ -168,6 +169,12 @@ pub trait Tree: Sync {
 
     /// Returns the digest of a regular file's content if it is known without reading.
     fn known_digest(&self, node: &Node) -> Option<[u8; 32]> {
+        let _ = node;
+        None
+    }
+
+    /// Gives away the content of a file that was read for its digest and is held since, once.
+    fn take_content(&self, node: &Node) -> Option<HeldContent> {
         let _ = node;
         None
     }

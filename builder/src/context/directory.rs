@@ -10,6 +10,7 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
+use super::held::{Content, Held, MAX_FILE_BYTES};
 use super::index::Index;
 use super::is_ignored;
 use super::walk::{LISTING_BYTES, Names, walk};
@@ -30,6 +31,7 @@ pub struct Context {
     path: PathBuf,
     ignore: Ignore,
     index: Index,
+    held: Held,
 }
 
 impl Context {
@@ -41,7 +43,7 @@ impl Context {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root =
             rustix::fs::open(path, flags, Mode::empty()).doing("open the build context", path)?;
-        Ok(Self { root, path: path.to_owned(), ignore, index })
+        Ok(Self { root, path: path.to_owned(), ignore, index, held: Held::default() })
     }
 
     /// Returns what is remembered about the files, to be saved after the build.
@@ -143,13 +145,28 @@ impl Tree for Context {
             return Ok(known);
         }
         let file = self.open(path)?;
-        let digest = hash_file(&file, &self.path.join(path))?;
-        let after = rustix::fs::fstat(&file).doing("look at", &self.path.join(path))?;
+        let absolute = self.path.join(path);
+        let found = rustix::fs::fstat(&file).doing("look at", &absolute)?;
+        let is_small = u64::try_from(found.st_size).is_ok_and(|size| size <= MAX_FILE_BYTES);
+        let (digest, content) = if is_small {
+            let content = read_small(&file, &absolute)?;
+            (digest_of(&content), Some(content))
+        } else {
+            (hash_file(&file, &absolute)?, None)
+        };
+        let after = rustix::fs::fstat(&file).doing("look at", &absolute)?;
         // What changed since it was found is not remembered under either state.
         if node.stamp == Some(stamp(&after)) {
             self.index.put(stamp(&after), digest);
+            if let Some(content) = content {
+                self.held.put(stamp(&after), content);
+            }
         }
         Ok(digest)
+    }
+
+    fn take_content(&self, node: &Node) -> Option<Content> {
+        self.held.take(node.stamp.as_ref()?)
     }
 
     fn known_digest(&self, node: &Node) -> Option<[u8; 32]> {
@@ -176,6 +193,29 @@ fn open_by_component(root: BorrowedFd<'_>, path: &Path, flags: OFlags) -> Result
         directory = rustix::fs::openat(&directory, name, through, Mode::empty())?;
     }
     rustix::fs::openat(&directory, name.unwrap_or(OsStr::new(".")), flags, Mode::empty())
+}
+
+/// Reads a file of few bytes; one that grows meanwhile as far as it may.
+fn read_small(mut file: &File, path: &Path) -> Result<Content> {
+    let mut bytes = Vec::new();
+    let length = file.metadata().doing("look at", path)?.len().min(MAX_FILE_BYTES);
+    bytes.reserve_exact(usize::try_from(length).unwrap_or(0));
+    file.by_ref().take(length).read_to_end(&mut bytes).doing("read", path)?;
+    Ok(Content { bytes, capability: capability(file) })
+}
+
+/// Returns what [`hash_file`] does, of what was read.
+fn digest_of(content: &Content) -> [u8; 32] {
+    let mut hasher = oci::Hasher::new(oci::Algorithm::Sha256);
+    hasher.update(&content.bytes);
+    if let Some(capability) = &content.capability {
+        hasher.update(b"security.capability");
+        hasher.update(capability);
+    }
+    match hasher.finish() {
+        oci::Digest::Sha256(bytes) => bytes,
+        oci::Digest::Sha512(_) => unreachable!("the hasher was made for SHA-256"),
+    }
 }
 
 /// Returns the digest of a file's content, and of its capabilities where it has any.

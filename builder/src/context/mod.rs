@@ -11,6 +11,7 @@
 
 mod contexts;
 mod directory;
+mod held;
 mod index;
 mod layout;
 mod tar;
@@ -21,6 +22,7 @@ mod walk;
 pub use contexts::{Contexts, IndexPath, SharedTree, Source, ignore_file};
 pub use directory::{Context, MAX_ENTRIES};
 pub(crate) use directory::{capability, hash_file, stamp_of};
+pub use held::Content as HeldContent;
 pub use index::Index;
 pub use layout::{Layout, SCHEME as LAYOUT_SCHEME};
 pub use tar::TarTree;

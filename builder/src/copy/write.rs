@@ -13,7 +13,7 @@ use store::layers::tar::{SparseSegment, Writer};
 use store::layers::{Entry, Kind as LayerKind, Metadata, Timestamp};
 
 use super::place::{Body, Placed};
-use crate::context;
+use crate::context::{self, HeldContent};
 use crate::error::{Error, IoContext as _, Result};
 use crate::tree::{Kind, Node, Slice, Tree};
 
@@ -127,6 +127,10 @@ impl Tar<'_> {
                 }
             }
             Body::Source(from) => {
+                if let Some(content) = source.take_content(node) {
+                    (self.how.check)()?;
+                    return self.held(path, node, content);
+                }
                 let mut file = source.open(from)?;
                 let stamp = context::stamp_of(&file).doing("look at", from)?;
                 if node.stamp.is_some_and(|found| found != stamp) {
@@ -152,6 +156,16 @@ impl Tar<'_> {
                 Ok(())
             }
         }
+    }
+
+    /// Writes a file that was read for its digest.
+    fn held(&mut self, path: &Path, node: &Node, content: HeldContent) -> Result<()> {
+        let mut node = node.clone();
+        if let Some(capability) = content.capability {
+            node.xattrs.insert("security.capability".into(), capability);
+        }
+        self.header(path, content.bytes.len() as u64, &node)?;
+        self.writer.data(&content.bytes).doing("write", path)
     }
 
     /// Writes a file of which an archive holds only the parts that are not zero.
@@ -256,6 +270,41 @@ mod tests {
         assert_eq!(write().changed, None);
         fs::write(&file, "other").unwrap();
         assert_eq!(write().changed, Some(PathBuf::from("f")));
+    }
+
+    #[test]
+    fn a_small_file_is_read_once_for_its_digest_and_its_layer() {
+        let dir = tempfile::tempdir().unwrap();
+        let context = dir.path().join("context");
+        fs::create_dir(&context).unwrap();
+        fs::write(context.join("small"), "read once").unwrap();
+        fs::write(context.join("large"), vec![b'x'; 300 << 10]).unwrap();
+        let index = Index::open(Path::new("/nonexistent"), 0);
+        let context = Context::open(&context, Ignore::default(), index).unwrap();
+        let exclude = Ignore::default();
+        let select = |word: &str| {
+            let selector = Selector { word, parents: false, exclude: &exclude };
+            select(&context, &selector).unwrap()
+        };
+        let store = store::Store::open(&dir.path().join("store")).unwrap();
+        let lease = store.lease().unwrap();
+        let how = LayerWriting { clamp: Some(0), check: &|| Ok(()) };
+        let write = |word: &str| {
+            let selected = select(word);
+            crate::copy::digest(&context, std::slice::from_ref(&selected), 2).unwrap();
+            let mut placement = Placement::new(&Empty, None, None, Mtime::default());
+            placement.place(&selected[0], &context, &Destination::new("/f")).unwrap();
+            // Who opened it again would fail.
+            fs::rename(dir.path().join("context"), dir.path().join("gone")).unwrap();
+            fs::remove_file(dir.path().join("gone").join(word)).unwrap();
+            fs::rename(dir.path().join("gone"), dir.path().join("context")).unwrap();
+            write_layer(&lease, &context, &placement.into_entries(), &how)
+        };
+        let written = write("small").unwrap();
+        assert_eq!(written.changed, None);
+        let tar = store.blobs().read(&written.blob.digest, 1 << 20).unwrap();
+        assert!(tar.windows(9).any(|window| window == b"read once"));
+        assert!(matches!(write("large"), Err(Error::Io { .. })));
     }
 
     #[test]
