@@ -71,6 +71,9 @@ impl Start {
     }
 }
 
+/// Names are looked for one after the other; an environment of people has tens of them.
+const MAX_VARIABLES: usize = 4096;
+
 /// A stage while its instructions go by.
 pub(super) struct Progress<'a> {
     pub(super) file: &'a Dockerfile,
@@ -161,7 +164,8 @@ pub(super) fn plan(
         if let Err(problem) = instruction::apply(&mut progress, instruction, false) {
             problems.push(problem);
         }
-        if !globals.spend(progress.bytes_since(history, steps)) {
+        let has_room = globals.spend(progress.bytes_since(history, steps));
+        if !has_room || progress.scope.variables.len() > MAX_VARIABLES {
             let message = "with all values in place this file is too large to build";
             problems.push(error(Code::TooLarge, instruction.span(), message));
             break;

@@ -366,4 +366,8 @@ fn values_that_multiply_are_refused_before_they_fill_the_memory() {
         assert_eq!(problems.0.len(), 1);
         assert_eq!(problems.0[0].code, dockerfile::Code::TooLarge, "{line}");
     }
+    let many: String = (0..5000).map(|at| format!("ENV v{at}=1\n")).collect();
+    let (file, _) = dockerfile::parse(&format!("FROM scratch\n{many}"));
+    let problems = plan(&file, &Options::default(), &BTreeMap::new()).unwrap_err();
+    assert_eq!(problems.0[0].code, dockerfile::Code::TooLarge);
 }

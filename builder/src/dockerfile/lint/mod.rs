@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use oci::{ImageConfig, Platform};
 
 pub use options::{Options, OptionsError};
-pub use print::{BuildError, Source, excerpt, to_json, to_text};
+pub use print::{BuildError, Source, to_json, to_text};
 pub(crate) use print::{Location, encode, pretty, printable};
 pub use rule::Rule;
 

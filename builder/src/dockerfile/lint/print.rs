@@ -144,22 +144,21 @@ pub fn to_text(warnings: &[Warning], source: Source<'_>) -> String {
     };
     let mut sorted: Vec<&Warning> = warnings.iter().collect();
     sorted.sort_by_key(|warning| warning.span.line);
+    let lines: Vec<&str> = source.text.split('\n').collect();
     for warning in sorted {
         let _ = write!(out, "\nWARNING: {}", warning.rule.name());
         if let Some(url) = warning.rule.url() {
             let _ = write!(out, " - {url}");
         }
         let _ = writeln!(out, "\n{}", printable(&warning.message));
-        out.push_str(&excerpt(source, warning.span.line, warning.span.end_line));
+        out.push_str(&excerpt(source.name, &lines, warning.span.line, warning.span.end_line));
     }
     out
 }
 
 /// Returns the lines around those from `first` to `last`, which are marked; nothing if they
 /// are none of the file's.
-#[must_use]
-pub fn excerpt(source: Source<'_>, first: usize, last: usize) -> String {
-    let lines: Vec<&str> = source.text.split('\n').collect();
+fn excerpt(name: &str, lines: &[&str], first: usize, last: usize) -> String {
     if first == 0 || first > lines.len() {
         return String::new();
     }
@@ -178,8 +177,8 @@ pub fn excerpt(source: Source<'_>, first: usize, last: usize) -> String {
         }
         shown += 1;
     }
-    let mut out = format!("{}:{first}\n--------------------\n", source.name);
-    for (number, line) in (1..).zip(&lines).skip(from - 1).take(to + 1 - from) {
+    let mut out = format!("{name}:{first}\n--------------------\n");
+    for (number, line) in (1..).zip(lines).skip(from - 1).take(to + 1 - from) {
         let mark = if (first..=last).contains(&number) { ">>>" } else { "   " };
         let _ = writeln!(out, " {number:3} | {mark} {}", printable(line));
     }
@@ -283,10 +282,13 @@ mod tests {
 
     #[test]
     fn places_outside_of_the_file_show_nothing() {
-        let source = Source { name: "f", text: TEXT };
-        assert_eq!((excerpt(source, 0, 0), excerpt(source, 9, 9)), (String::new(), String::new()));
+        let lines: Vec<&str> = TEXT.split('\n').collect();
         assert_eq!(
-            excerpt(source, 3, 90),
+            (excerpt("f", &lines, 0, 0), excerpt("f", &lines, 9, 9)),
+            (String::new(), String::new())
+        );
+        assert_eq!(
+            excerpt("f", &lines, 3, 90),
             "f:3\n--------------------\n   2 |     RUN x\n   3 | >>> RUN y \\\n   4 | >>>   z\n   \
              5 | >>> CMD <q>\n   6 | >>> USER 1\n   7 | >>> \n--------------------\n"
         );
