@@ -295,3 +295,24 @@ fn several_tags_need_force_and_all_tags_need_a_repository() {
     assert!(lines(&said)[2].starts_with("Deleted: sha256:"));
     assert_eq!(ok(&world.run(&["images", "-q"])), "");
 }
+
+#[test]
+fn the_file_with_credentials_is_the_one_that_was_named() {
+    let world = World::new();
+    let auth = r#"{"auths":{"registry.example":{"auth":"dTpw"},"other.example":{"auth":"dTpw"}}}"#;
+    let file = world.write("auth.json", auth);
+    let usual = world.root().with_file_name(".docker").join("config.json");
+    fs::create_dir_all(usual.parent().unwrap()).unwrap();
+    fs::write(&usual, auth).unwrap();
+    let file = file.display().to_string();
+    let logout = |arguments: &[&str]| ok(&world.run(&[&["logout"], arguments].concat()));
+    let said = logout(&["--authfile", &file, "registry.example"]);
+    assert_eq!(said, "Removing login credentials for registry.example\n");
+    let said = logout(&["--authfile", &file, "registry.example"]);
+    assert_eq!(said, "Not logged in to registry.example\n");
+    let kept = json(&fs::read_to_string(&file).unwrap());
+    assert_eq!(kept["auths"], serde_json::json!({"other.example": {"auth": "dTpw"}}));
+    assert_eq!(fs::read_to_string(&usual).unwrap(), auth);
+    assert_eq!(logout(&["other.example"]), "Removing login credentials for other.example\n");
+    assert!(!fs::read_to_string(&usual).unwrap().contains("other.example"));
+}
