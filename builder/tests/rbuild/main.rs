@@ -16,5 +16,6 @@ mod mounts;
 mod outputs;
 mod platforms;
 mod privileged;
+mod secrets;
 mod server;
 mod world;
