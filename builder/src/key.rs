@@ -16,15 +16,22 @@ use crate::plan::{Copy, CopySource, Run, RunMount, Workdir};
 /// Changes when the meaning of keys does, so that old records are not found any more.
 const VERSION: &str = "rbuild-step/1";
 
+/// How much of a field is kept to explain a difference.
+const MAX_DESCRIBED_CHARS: usize = 200;
+
 /// Collects named, length-prefixed fields, so that no two lists of fields look alike.
 #[derive(Debug)]
-pub struct Key(Hasher);
+pub struct Key {
+    hasher: Hasher,
+    /// What was added, for people.
+    fields: Vec<(String, String)>,
+}
 
 impl Key {
     /// Starts a key of some kind.
     #[must_use]
     pub fn new(kind: &str) -> Self {
-        let mut key = Self(Hasher::new(Algorithm::Sha256));
+        let mut key = Self { hasher: Hasher::new(Algorithm::Sha256), fields: Vec::new() };
         key.bytes(VERSION.as_bytes());
         key.bytes(kind.as_bytes());
         key
@@ -34,26 +41,42 @@ impl Key {
     pub fn field(&mut self, name: &str, value: &str) {
         self.bytes(name.as_bytes());
         self.bytes(value.as_bytes());
+        self.describe(name, value);
     }
 
     /// Adds a list; an empty one differs from none.
     pub fn list<'a>(&mut self, name: &str, values: impl IntoIterator<Item = &'a str>) {
         let values: Vec<&str> = values.into_iter().collect();
-        self.field(name, &values.len().to_string());
-        for value in values {
+        self.bytes(name.as_bytes());
+        self.bytes(values.len().to_string().as_bytes());
+        for value in &values {
             self.bytes(value.as_bytes());
         }
+        self.describe(name, &values.join(" "));
+    }
+
+    /// Remembers a field for people, as far as it is worth reading.
+    fn describe(&mut self, name: &str, value: &str) {
+        if !value.is_empty() {
+            let value = value.chars().take(MAX_DESCRIBED_CHARS).collect();
+            self.fields.push((name.to_owned(), value));
+        }
+    }
+
+    /// Returns the digest of all fields as text, and the fields themselves.
+    fn described(self) -> (String, Vec<(String, String)>) {
+        (self.hasher.finish().to_string(), self.fields)
     }
 
     /// Returns the digest of all fields.
     #[must_use]
     pub fn finish(self) -> Digest {
-        self.0.finish()
+        self.hasher.finish()
     }
 
     fn bytes(&mut self, bytes: &[u8]) {
-        self.0.update(&(bytes.len() as u64).to_le_bytes());
-        self.0.update(bytes);
+        self.hasher.update(&(bytes.len() as u64).to_le_bytes());
+        self.hasher.update(bytes);
     }
 }
 
@@ -70,6 +93,9 @@ pub struct Parts {
     pub base: String,
     /// The instruction, without its environment and files.
     pub instruction: String,
+    /// What the digest of the instruction consists of, shortened, for people.
+    #[serde(default)]
+    pub fields: Vec<(String, String)>,
     /// The variables it sees.
     pub env: Vec<String>,
     /// The digest of the files it copies.
@@ -122,9 +148,11 @@ pub fn run(run: &Run, base: &[DiffId], around: Around<'_>, clamp: Option<i64>) -
     if !settings.is_empty() {
         key.list("settings", settings.iter().map(String::as_str));
     }
+    let (instruction, fields) = key.described();
     Parts {
         base: state(base),
-        instruction: key.finish().to_string(),
+        instruction,
+        fields,
         env: env.clone(),
         files: files.map(ToString::to_string),
         clamp,
@@ -181,10 +209,12 @@ pub fn copy(copy: &Copy, base: &[DiffId], files: Option<&Digest>, clamp: Option<
             }
         }
     }
+    let (instruction, fields) = key.described();
     Parts {
         // A linked copy is the same layer wherever it is put.
         base: if *link { state(&[]) } else { state(base) },
-        instruction: key.finish().to_string(),
+        instruction,
+        fields,
         env: Vec::new(),
         files: files.map(ToString::to_string),
         clamp,
@@ -197,13 +227,8 @@ pub fn workdir(workdir: &Workdir, base: &[DiffId], clamp: Option<i64>) -> Parts 
     let mut key = Key::new("workdir");
     key.field("path", &workdir.path);
     key.field("user", &workdir.user);
-    Parts {
-        base: state(base),
-        instruction: key.finish().to_string(),
-        env: Vec::new(),
-        files: None,
-        clamp,
-    }
+    let (instruction, fields) = key.described();
+    Parts { base: state(base), instruction, fields, env: Vec::new(), files: None, clamp }
 }
 
 #[cfg(test)]

@@ -188,6 +188,13 @@ pub(crate) fn list(directory: &Path) -> Result<Vec<PathBuf>> {
     entries.map(|entry| Ok(entry.doing("list", directory)?.path())).collect()
 }
 
+/// Returns the paths of a directory's entries, or `None` if it is gone.
+pub(crate) fn list_if_present(directory: &Path) -> Result<Option<Vec<PathBuf>>> {
+    let entries = if_present(fs::read_dir(directory)).doing("list", directory)?;
+    let Some(entries) = entries else { return Ok(None) };
+    entries.map(|entry| Ok(entry.doing("list", directory)?.path())).collect::<Result<_>>().map(Some)
+}
+
 fn name_of(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }

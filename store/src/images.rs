@@ -13,6 +13,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use oci::{Descriptor, Digest, Reference};
 use serde::{Deserialize, Serialize};
@@ -245,6 +246,17 @@ impl<'a> Images<'a> {
         durable::remove(path)?;
         durable::sync_dir(&self.store.root().images())?;
         Ok(true)
+    }
+
+    /// Tells whether an entry was written before a time.
+    pub(crate) fn named_before(&self, entry: &ImageEntry, time: SystemTime) -> Result<bool> {
+        let path = match &entry.reference {
+            Some(reference) => self.path(&reference.to_string()),
+            None => self.untagged_path(&entry.descriptor.digest),
+        };
+        let metadata = if_present(fs::metadata(&path)).doing("read", &path)?;
+        let Some(metadata) = metadata else { return Ok(false) };
+        Ok(metadata.modified().doing("read", &path)? < time)
     }
 
     fn untagged_path(&self, manifest: &Digest) -> PathBuf {

@@ -58,6 +58,7 @@ mod store;
 #[cfg(test)]
 mod testing;
 mod trash;
+mod usage;
 mod version;
 
 pub use archive::{ArchiveFormat, Layout, Listed, Loaded};
@@ -75,3 +76,4 @@ pub use prune::{PruneImages, PruneOptions, PruneRecords, PruneReport, Removal};
 pub use root::Root;
 pub use steps::{StepRecord, Steps};
 pub use store::Store;
+pub use usage::{RecordUsage, Sum, UsageKind};

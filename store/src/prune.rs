@@ -42,6 +42,10 @@ pub enum PruneImages {
     Untagged,
     /// Those that no container was made from and no running program uses.
     Unused,
+    /// Those without a name that were built before.
+    UntaggedSince(SystemTime),
+    /// Those of the unused that were named before.
+    UnusedSince(SystemTime),
 }
 
 /// What a prune removed.
@@ -190,6 +194,12 @@ impl Store {
             PruneImages::Keep => false,
             PruneImages::Untagged => entry.reference.is_none() && !is_used,
             PruneImages::Unused => !is_used,
+            PruneImages::UntaggedSince(time) => {
+                entry.reference.is_none() && !is_used && self.images().named_before(entry, time)?
+            }
+            PruneImages::UnusedSince(time) => {
+                !is_used && self.images().named_before(entry, time)?
+            }
         })
     }
 

@@ -16,7 +16,9 @@ mod build;
 mod check;
 mod copy;
 mod debug;
+mod du;
 mod environment;
+mod explain;
 mod failure;
 mod history;
 mod images;
@@ -84,6 +86,9 @@ enum Command {
     Import(import::ImportArgs),
     Copy(Box<copy::CopyArgs>),
     Index(index::IndexArgs),
+    Explain(explain::ExplainArgs),
+    Logs(explain::LogsArgs),
+    Du(du::DuArgs),
     Prune(prune::PruneArgs),
     Login(login::LoginArgs),
     Logout(login::LogoutArgs),
@@ -152,6 +157,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Import(args) => import::run(&args, &context),
         Command::Copy(args) => copy::run(&args, &context),
         Command::Index(args) => index::run(&args, &context),
+        Command::Explain(args) => explain::explain(&args, &context),
+        Command::Logs(args) => explain::logs(&args, &context),
+        Command::Du(args) => du::run(&args, &context),
         Command::Prune(args) => prune::run(&args, &context),
         Command::Login(args) => login::login(&args),
         Command::Logout(args) => login::logout(&args),

@@ -14,7 +14,8 @@ use super::copy::Scan;
 use super::emulate;
 use super::images::{Images, Pull, Sources};
 use super::isolation::Isolation;
-use super::last::{Builds, Last};
+use super::last::Builds;
+use super::report::{Known, Last, Outcome};
 use super::run::RunOptions;
 use super::schedule::Tasks;
 use super::step::Steps;
@@ -155,14 +156,20 @@ fn attempt(request: &Request<'_>, lease: &Lease, plan: &Plan, found: Found<'_>) 
     // What is known now explains the next build, whether this one succeeded or not.
     let mut known = solver.steps.known();
     if result.is_err() {
-        for (step, parts) in &previous.steps {
-            known.entry(step.clone()).or_insert_with(|| parts.clone());
+        for step in &previous.steps {
+            let not_reached = || Known { outcome: Outcome::NotReached, ..step.clone() };
+            known.entry((step.stage, step.step)).or_insert_with(not_reached);
         }
     }
-    let known = Last { steps: known };
-    if known != previous
-        && let Err(error) = builds.set_last(&request.identity, &known)
-    {
+    let bases = plan.stages.values().filter_map(|stage| {
+        let Base::Image(name) = &stage.base else { return None };
+        let image = &images.images[name];
+        Some((stage, stage.from_name(name), image.manifest_descriptor.digest))
+    });
+    let known = Last { bases: previous.bases(bases), steps: known.into_values().collect() };
+    if known == previous {
+        builds.touch_last(&request.identity);
+    } else if let Err(error) = builds.set_last(&request.identity, &known) {
         tracing::debug!(%error, "the next build cannot say why its steps run");
     }
     let state = result?;

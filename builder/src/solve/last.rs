@@ -18,8 +18,8 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
 use oci::Digest;
-use serde::{Deserialize, Serialize};
 
+use super::report::Last;
 use crate::event::Why;
 use crate::key::Parts;
 
@@ -106,6 +106,43 @@ impl Builds {
         Some(files)
     }
 
+    /// Returns the files that differ between two content digests, as far as their lists are kept.
+    pub(super) fn changed_files(
+        &self,
+        before: Option<&str>,
+        now: Option<&str>,
+    ) -> Vec<(PathBuf, &'static str)> {
+        let lists = before.zip(now);
+        let lists = lists.and_then(|(b, n)| Some((self.files(b)?, self.files(n)?)));
+        lists.map(|(before, now)| differences(&before, &now)).unwrap_or_default()
+    }
+
+    /// Marks the record of the last build with this identity as that of a build just now.
+    pub fn touch_last(&self, identity: &str) {
+        if let Ok(file) = fs::File::open(self.last_path(identity)) {
+            // It only says when the last build was.
+            let _only_a_hint = rustix::fs::futimens(
+                &file,
+                &rustix::fs::Timestamps {
+                    last_access: rustix::fs::Timespec {
+                        tv_sec: 0,
+                        tv_nsec: rustix::fs::UTIME_OMIT,
+                    },
+                    last_modification: rustix::fs::Timespec {
+                        tv_sec: 0,
+                        tv_nsec: rustix::fs::UTIME_NOW,
+                    },
+                },
+            );
+        }
+    }
+
+    /// Returns when the last build with this identity was.
+    #[must_use]
+    pub fn last_time(&self, identity: &str) -> Option<std::time::SystemTime> {
+        fs::metadata(self.last_path(identity)).ok()?.modified().ok()
+    }
+
     /// Says why a step has to run, by what the last build knew of it.
     #[must_use]
     pub fn why(&self, before: Option<&Parts>, now: &Parts) -> Why {
@@ -117,13 +154,33 @@ impl Builds {
             return Why::VariableChanged { name: first_difference(&before.env, &now.env) };
         }
         if before.files != now.files {
-            let lists = before.files.as_deref().zip(now.files.as_deref());
-            let lists = lists.and_then(|(b, n)| Some((self.files(b)?, self.files(n)?)));
-            return lists
-                .and_then(|(before, now)| changed_files(&before, &now))
-                .unwrap_or(Why::InstructionChanged);
+            let changes = self.changed_files(before.files.as_deref(), now.files.as_deref());
+            return match changes.first() {
+                Some((path, change)) => {
+                    Why::FilesChanged { path: path.clone(), change, more: changes.len() - 1 }
+                }
+                None => Why::InstructionChanged,
+            };
         }
         if before.base != now.base { Why::BaseChanged } else { Why::ResultGone }
+    }
+
+    /// Removes logs that were written before a time, or all; returns how many.
+    ///
+    /// # Errors
+    /// Fails when the directory cannot be read or a file not removed.
+    pub fn prune_logs(&self, before: Option<std::time::SystemTime>) -> std::io::Result<usize> {
+        let mut count = 0;
+        for path in list(&self.root.join("logs"))? {
+            let Ok(written) = fs::metadata(&path).and_then(|metadata| metadata.modified()) else {
+                continue;
+            };
+            if before.is_none_or(|before| written < before) {
+                remove(&path)?;
+                count += 1;
+            }
+        }
+        Ok(count)
     }
 
     /// Removes what no recent build refers to; returns the bytes freed.
@@ -134,14 +191,15 @@ impl Builds {
     /// Fails when the directory cannot be read or a file not removed.
     pub fn prune(&self, all: bool) -> std::io::Result<u64> {
         let mut freed = 0;
-        let mut used: Vec<String> = Vec::new();
+        let (mut used, mut logs): (Vec<String>, Vec<String>) = Default::default();
         for path in list(&self.root.join("last"))? {
             if all {
                 freed += remove(&path)?;
             } else if let Some(last) =
                 fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<Last>(&bytes).ok())
             {
-                used.extend(last.steps.into_values().filter_map(|parts| parts.files));
+                used.extend(last.steps.iter().filter_map(|known| known.parts.files.clone()));
+                logs.extend(last.steps.iter().map(|known| known.key.hex()));
             }
         }
         for directory in ["contexts", "files", "logs"] {
@@ -151,7 +209,8 @@ impl Builds {
                     "files" => used.iter().any(|digest| digest.ends_with(&name)),
                     // The index of a context is worth keeping as long as builds are.
                     "contexts" => true,
-                    _ => false,
+                    // The log of a step of the last build of something.
+                    _ => logs.contains(&name),
                 };
                 if all || !is_used {
                     freed += remove(&path)?;
@@ -160,13 +219,6 @@ impl Builds {
         }
         Ok(freed)
     }
-}
-
-/// What one build knew of its steps, by `stage/step`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Last {
-    /// The parts of each step's key.
-    pub steps: BTreeMap<String, Parts>,
 }
 
 fn first_difference(before: &[String], now: &[String]) -> String {
@@ -178,23 +230,22 @@ fn first_difference(before: &[String], now: &[String]) -> String {
     entry.split_once('=').map_or(entry, |(name, _)| name).to_owned()
 }
 
-fn changed_files(
+/// Returns the files that differ between two lists, and how; what is gone comes last.
+fn differences(
     before: &BTreeMap<PathBuf, [u8; 8]>,
     now: &BTreeMap<PathBuf, [u8; 8]>,
-) -> Option<Why> {
-    let mut changes: Vec<(&PathBuf, &'static str)> = Vec::new();
+) -> Vec<(PathBuf, &'static str)> {
+    let mut changes = Vec::new();
     for (path, short) in now {
         match before.get(path) {
-            None => changes.push((path, "added")),
-            Some(old) if old != short => changes.push((path, "changed")),
+            None => changes.push((path.clone(), "added")),
+            Some(old) if old != short => changes.push((path.clone(), "changed")),
             Some(_) => {}
         }
     }
-    changes.extend(before.keys().filter(|path| !now.contains_key(*path)).map(|p| (p, "removed")));
-    // A directory's entry changes with its permissions only; a file says more.
-    changes.sort_by_key(|(path, change)| (*change == "removed", *path));
-    let (path, change) = changes.first()?;
-    Some(Why::FilesChanged { path: (*path).clone(), change, more: changes.len() - 1 })
+    let removed = before.keys().filter(|path| !now.contains_key(*path));
+    changes.extend(removed.map(|path| (path.clone(), "removed")));
+    changes
 }
 
 fn list(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
@@ -232,6 +283,7 @@ mod tests {
         Parts {
             base: "sha256:base".into(),
             instruction: "sha256:run".into(),
+            fields: Vec::new(),
             env: vec!["PATH=/bin".into(), "V=1".into()],
             files: None,
             clamp: None,

@@ -7,7 +7,7 @@
 //! run copy  the executors
 //! isolation where namespaces are denied: plain directories instead of mounts
 //! assemble  layers, history and config → image
-//! last      what the previous build did, to say why a step runs
+//! last      what the previous build did, to say why a step runs; report: all of it, for people
 //! ```
 //!
 //! # Invariants
@@ -25,15 +25,18 @@ mod emulate;
 mod images;
 mod isolation;
 mod last;
+mod report;
 mod run;
 mod schedule;
 mod step;
 mod view;
 
 pub use build::{Built, Request, build};
+pub use caches::{CacheInfo, Caches};
 pub use cancel::{Cancel, Guard};
 pub(crate) use images::known_config;
 pub use images::{Place, Pull, PullResult, Registries, Sources};
 pub use isolation::Isolation;
-pub use last::{Builds, Last};
+pub use last::Builds;
+pub use report::{Change, From, Known, Last, Outcome};
 pub use run::{AgentSource, Agents, RunOptions, SecretSource, Secrets};

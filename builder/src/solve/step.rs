@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use oci::{DiffId, Digest, MediaType};
 use store::layers::{LayerOptions, Snapshot};
@@ -14,7 +15,8 @@ use super::caches::Caches;
 use super::copy::{self, Scan, Site};
 use super::images::Images;
 use super::isolation::{Isolation, PlainRoot, Roots};
-use super::last::{Builds, Last};
+use super::last::Builds;
+use super::report::{Change, Known, Last, Outcome};
 use super::run::{self, Place, Source};
 use super::view::{Packed, Stacked, View};
 use crate::cache::{Imports, Made, Trail};
@@ -40,7 +42,7 @@ pub(super) struct Steps<'a> {
     running: Mutex<BTreeMap<Digest, Option<StepRecord>>>,
     finished: Condvar,
     /// The parts of the keys of all steps so far.
-    known: Mutex<BTreeMap<String, Parts>>,
+    known: Mutex<BTreeMap<(usize, usize), Known>>,
     /// What the steps came to, for caches that are exported.
     trail: Mutex<Trail>,
     /// What was found in imported caches: recorded here once the layers are.
@@ -85,7 +87,7 @@ impl<'a> Steps<'a> {
     }
 
     /// Returns the key parts of the steps that were looked at.
-    pub(super) fn known(&self) -> BTreeMap<String, Parts> {
+    pub(super) fn known(&self) -> BTreeMap<(usize, usize), Known> {
         lock(&self.known).clone()
     }
 
@@ -132,7 +134,13 @@ impl<'a> Steps<'a> {
     ) -> Result<(Layer, bool)> {
         self.request.cancel.check()?;
         let is_refreshed = self.request.cache.refresh.includes(stage.label.as_deref());
-        let identity = format!("{}/{step}", stage.index);
+        let at = (stage.index, step);
+        let before_now = |parts: &Parts| {
+            let before = self.previous.before(stage, at.1);
+            let text = &stage.steps[at.1].text;
+            (before, self.builds.changes(self.previous, before, (text, parts)))
+        };
+        let name = stage.step_name(step);
         let step = &stage.steps[step];
         let done = |layer: Layer, is_cached: bool, key: Digest| {
             self.note(key, &layer);
@@ -141,7 +149,16 @@ impl<'a> Steps<'a> {
         let doing = Doing { steps: self, number, step, before, scan, stages };
         let parts = doing.parts()?;
         let key = parts.digest();
-        lock(&self.known).insert(identity.clone(), parts.clone());
+        let known = Known {
+            stage: at.0,
+            step: at.1,
+            name,
+            text: step.text.clone(),
+            key,
+            parts: parts.clone(),
+            outcome: Outcome::Reused,
+        };
+        lock(&self.known).insert(at, known);
         let executed = self.request.sharing.executed;
         let is_fresh = executed.is_some_and(|executed| executed.contains(&key));
         if (!is_refreshed || is_fresh)
@@ -157,14 +174,19 @@ impl<'a> Steps<'a> {
         if let Some(scan) = scan {
             self.keep_list(scan);
         }
-        let why = if is_refreshed {
-            Why::NoCache
+        let (why, changes) = if is_refreshed {
+            (Why::NoCache, vec![Change::NoCache])
         } else {
-            self.builds.why(self.previous.steps.get(&identity), &parts)
+            let (before, changes) = before_now(&parts);
+            (self.builds.why(before.map(|known| &known.parts), &parts), changes)
         };
+        self.set_outcome(at, Outcome::Failed { changes: changes.clone() });
+        let start = Instant::now();
         self.tell(Event::Running { step: number, why });
         let claim = Claim { steps: self, key, record: None };
         let Written { diff_id, blob, changed } = doing.execute(&key)?;
+        let ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.set_outcome(at, Outcome::Ran { changes, ms });
         let created = timestamp((self.request.clock)(), self.request.clamp);
         let record = StepRecord::of_layer(diff_id, blob, created.into());
         let layer = layer(&record).expect("the record was made with a layer");
@@ -180,6 +202,12 @@ impl<'a> Steps<'a> {
             }
         }
         done(layer, false, key)
+    }
+
+    fn set_outcome(&self, at: (usize, usize), outcome: Outcome) {
+        if let Some(known) = lock(&self.known).get_mut(&at) {
+            known.outcome = outcome;
+        }
     }
 
     /// Keeps the list of copied files, to tell the next build which of them changed.

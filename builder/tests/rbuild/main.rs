@@ -7,6 +7,7 @@ mod check;
 mod chroot;
 mod contexts;
 mod copy;
+mod explain;
 mod fetch;
 mod images;
 mod language;
