@@ -7,7 +7,7 @@ FUZZ_SECONDS ?= 60
 RELEASE := target/release
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test check soak bench bench-instructions fuzz-smoke install uninstall clean
+.PHONY: help build demo test check soak bench bench-instructions fuzz install uninstall clean
 
 help: ## Lists what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
