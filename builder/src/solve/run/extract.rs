@@ -317,7 +317,7 @@ mod tests {
         let file = || node(Kind::File { size: 5 });
         let linked = || Node { link: Some((1, 1)), ..file() };
         let below = vec![
-            ("d", Node { mode: 0o500, ..node(Kind::Directory) }),
+            ("d", Node { mode: 0o711, ..node(Kind::Directory) }),
             ("d/f", file()),
             ("d/same", linked()),
             ("link", node(Kind::Symlink { target: "/etc".into() })),
@@ -331,7 +331,7 @@ mod tests {
         let of = |name: &str| fs::symlink_metadata(root.join(name)).unwrap();
         assert_eq!(fs::read_to_string(root.join("d/f")).unwrap(), "12345");
         assert_eq!(of("d/f").permissions().mode() & 0o7777, 0o640);
-        assert_eq!(of("d").permissions().mode() & 0o7777, 0o500);
+        assert_eq!(of("d").permissions().mode() & 0o7777, 0o711);
         assert_eq!(of("").permissions().mode() & 0o7777, 0o750);
         for name in ["d", "d/f", "link", ""] {
             assert_eq!((of(name).mtime(), of(name).mtime_nsec()), (1_000_000_000, 5), "{name}");
