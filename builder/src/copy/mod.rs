@@ -9,6 +9,7 @@
 //! write    placed files → the layer's tar
 //! ```
 
+mod ahead;
 mod archive;
 mod digest;
 mod members;

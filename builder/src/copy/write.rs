@@ -12,6 +12,7 @@ use store::Lease;
 use store::layers::tar::{SparseSegment, Writer};
 use store::layers::{Entry, Kind as LayerKind, Metadata, Timestamp};
 
+use super::ahead::{self, Ahead, InOrder, Small};
 use super::place::{Body, Placed};
 use crate::context::{self, HeldContent};
 use crate::error::{Error, IoContext as _, Result};
@@ -58,10 +59,42 @@ pub fn write_layer(
     entries: &BTreeMap<PathBuf, Placed>,
     how: &LayerWriting<'_>,
 ) -> Result<Written> {
+    let small: Vec<&Path> = entries.values().filter_map(small_source).collect();
+    if small.len() < ahead::FROM_FILES {
+        return write_entries(lease, source, entries, how, None);
+    }
+    let ahead = Ahead::new(source, small);
+    std::thread::scope(|scope| {
+        for _ in 0..Ahead::threads() {
+            scope.spawn(|| ahead.work());
+        }
+        write_entries(lease, source, entries, how, Some(InOrder::new(&ahead)))
+    })
+}
+
+/// Returns the source of a file that is read ahead.
+fn small_source(placed: &Placed) -> Option<&Path> {
+    match (&placed.node, &placed.body) {
+        (Node { kind: Kind::File { size }, link: None, .. }, Body::Source(from))
+            if *size <= ahead::MAX_BYTES =>
+        {
+            Some(from)
+        }
+        _ => None,
+    }
+}
+
+fn write_entries(
+    lease: &Lease,
+    source: &dyn Tree,
+    entries: &BTreeMap<PathBuf, Placed>,
+    how: &LayerWriting<'_>,
+    ahead: Option<InOrder<'_>>,
+) -> Result<Written> {
     let ingest = lease.ingest()?;
     let at = Path::new("the layer");
-    let mut tar =
-        Tar { writer: Writer::new(ingest), buffer: vec![0; BUFFER_BYTES], how, changed: None };
+    let (writer, buffer) = (Writer::new(ingest), vec![0; BUFFER_BYTES]);
+    let mut tar = Tar { writer, buffer, how, ahead, changed: None };
     let mut first_names: BTreeMap<(u64, u64), &Path> = BTreeMap::new();
     for (path, placed) in entries {
         let is_file = matches!(placed.node.kind, Kind::File { .. });
@@ -89,6 +122,8 @@ struct Tar<'a> {
     writer: Writer<store::Ingest>,
     buffer: Vec<u8>,
     how: &'a LayerWriting<'a>,
+    /// The small files, in the order of the entries.
+    ahead: Option<InOrder<'a>>,
     changed: Option<PathBuf>,
 }
 
@@ -96,7 +131,14 @@ impl Tar<'_> {
     fn put(&mut self, source: &dyn Tree, path: &Path, placed: &Placed) -> Result<()> {
         let Placed { node, body, .. } = placed;
         let kind = match &node.kind {
-            Kind::File { .. } => return self.file(source, path, node, body),
+            Kind::File { .. } => {
+                let small = small_source(placed);
+                let small = self.ahead.as_mut().filter(|_| small.is_some()).and_then(InOrder::next);
+                return match small {
+                    Some(small) => self.small(path, placed, small),
+                    None => self.file(source, path, node, body),
+                };
+            }
             Kind::Directory => LayerKind::Directory,
             Kind::Symlink { target } => {
                 LayerKind::Symlink { target: target.clone().into_os_string().into_vec() }
@@ -109,6 +151,27 @@ impl Tar<'_> {
         };
         let entry = self.entry(path, kind, node);
         self.writer.entry(&entry).doing("write", path)
+    }
+
+    /// Writes a file that was read already.
+    fn small(&mut self, path: &Path, placed: &Placed, small: Small) -> Result<()> {
+        (self.how.check)()?;
+        let Small { stamp, capability, content } = small;
+        let Placed { node, body, .. } = placed;
+        if let Body::Source(from) = body
+            && node.stamp.is_some_and(|found| found != stamp)
+        {
+            self.changed.get_or_insert_with(|| from.clone());
+        }
+        match capability {
+            None => self.header(path, content.len() as u64, node)?,
+            Some(capability) => {
+                let mut node = node.clone();
+                node.xattrs.insert("security.capability".into(), capability);
+                self.header(path, content.len() as u64, &node)?;
+            }
+        }
+        self.writer.data(&content).doing("write", path)
     }
 
     fn file(&mut self, source: &dyn Tree, path: &Path, node: &Node, body: &Body) -> Result<()> {
@@ -270,6 +333,42 @@ mod tests {
         assert_eq!(write().changed, None);
         fs::write(&file, "other").unwrap();
         assert_eq!(write().changed, Some(PathBuf::from("f")));
+    }
+
+    /// Many small files are read ahead: the layer is that of one thread, and changes are seen.
+    #[test]
+    fn files_that_are_read_ahead_are_written_in_their_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = dir.path().join("context/d");
+        fs::create_dir_all(&files).unwrap();
+        for number in 0..200_usize {
+            let content = format!("{number} ").repeat(number * 7);
+            fs::write(files.join(format!("{number:03}")), content).unwrap();
+        }
+        fs::write(files.join("100-large"), vec![1; 200_000]).unwrap();
+        let index = Index::open(Path::new("/nonexistent"), 0);
+        let context = Context::open(&dir.path().join("context"), Ignore::default(), index).unwrap();
+        let exclude = Ignore::default();
+        let selector = Selector { word: "d", parents: false, exclude: &exclude };
+        let selected = select(&context, &selector).unwrap();
+        let mut placement = Placement::new(&Empty, None, None, Mtime::default());
+        placement.place(&selected[0], &context, &Destination::new("/d")).unwrap();
+        let entries = placement.into_entries();
+        let store = store::Store::open(&dir.path().join("store")).unwrap();
+        let lease = store.lease().unwrap();
+        let how = LayerWriting { clamp: Some(0), check: &|| Ok(()) };
+        let ahead = write_layer(&lease, &context, &entries, &how).unwrap();
+        let alone = write_entries(&lease, &context, &entries, &how, None).unwrap();
+        assert_eq!((ahead.diff_id, ahead.changed), (alone.diff_id, None));
+
+        fs::write(files.join("150"), "other").unwrap();
+        let ahead = write_layer(&lease, &context, &entries, &how).unwrap();
+        assert_eq!(ahead.changed, Some(PathBuf::from("d/150")));
+        fs::remove_file(files.join("170")).unwrap();
+        let error = write_layer(&lease, &context, &entries, &how).unwrap_err();
+        assert!(error.to_string().contains("170"), "{error}");
+        let stopped = LayerWriting { clamp: Some(0), check: &|| Err(Error::Cancelled) };
+        assert!(write_layer(&lease, &context, &entries, &stopped).unwrap_err().is_cancelled());
     }
 
     #[test]
