@@ -24,7 +24,7 @@ fn tar(entries: &[(&str, Kind, &[u8])]) -> Vec<u8> {
         let entry = Entry {
             path: (*path).into(),
             kind: kind.clone(),
-            metadata: Metadata { mode: 0o644, ..Metadata::default() },
+            metadata: Metadata { mode: 0o644, ..Metadata::implied_directory() },
         };
         tar.entry(&entry).unwrap();
         tar.data(data).unwrap();
