@@ -3,6 +3,7 @@
 use std::fs;
 use std::process::Command;
 
+use crate::privileged::{self, BASE};
 use crate::world::{Built, World};
 
 const DOCKERFILE: &str = "FROM scratch AS one\nCOPY src /src\nCOPY other /other\n\
@@ -159,4 +160,24 @@ fn prune_takes_what_its_filters_say() {
     for wrong in ["type=record", "until=x"] {
         assert_eq!(world.run(&["prune", "--filter", wrong]).status, 125, "{wrong}");
     }
+}
+
+#[test]
+fn privileged_the_whole_output_of_a_step_is_kept() {
+    let world = privileged::world();
+    world.write("Dockerfile", &format!("{BASE}RUN seq 1000\nRUN echo two\n"));
+    run(&world, &["build"]);
+    let numbers: String = (1..=1000).map(|number| format!("{number}\n")).collect();
+    // The first step is the ADD of the base.
+    assert!(run(&world, &["logs", "--step", "2"]).stdout.contains(&numbers));
+    assert!(run(&world, &["logs", "--step", "3"]).stdout.contains("two\n"));
+    let all = run(&world, &["logs"]).stdout;
+    assert!(all.contains(&numbers) && all.contains("two\n"), "{all}");
+    // A step that is reused still has its output.
+    run(&world, &["build"]);
+    assert_eq!(run(&world, &["logs"]).stdout, all);
+    let context = world.context();
+    let beyond = world.run(&["logs", "--step", "4", context.to_str().unwrap()]);
+    assert_eq!(beyond.status, 1);
+    assert!(beyond.stderr.contains("there is no step 4: the build has 3"), "{}", beyond.stderr);
 }
