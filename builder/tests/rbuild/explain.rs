@@ -165,7 +165,7 @@ fn prune_takes_what_its_filters_say() {
 #[test]
 fn privileged_the_whole_output_of_a_step_is_kept() {
     let world = privileged::world();
-    world.write("Dockerfile", &format!("{BASE}RUN seq 1000\nRUN echo two\n"));
+    world.write("Dockerfile", format!("{BASE}RUN seq 1000\nRUN echo two\n"));
     run(&world, &["build"]);
     let numbers: String = (1..=1000).map(|number| format!("{number}\n")).collect();
     // The first step is the ADD of the base.
