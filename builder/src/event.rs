@@ -44,6 +44,8 @@ pub enum Why {
     },
     /// What it builds on is different.
     BaseChanged,
+    /// It failed, or was stopped, when it ran the last time.
+    FailedBefore,
     /// The recorded result is no longer in the store.
     ResultGone,
 }
@@ -62,6 +64,7 @@ impl std::fmt::Display for Why {
             }
             Self::VariableChanged { name } => write!(f, "{name} changed"),
             Self::BaseChanged => write!(f, "its base changed"),
+            Self::FailedBefore => write!(f, "it did not finish the last time"),
             Self::ResultGone => write!(f, "its result was removed"),
         }
     }

@@ -215,6 +215,7 @@ impl Found {
             Change::File { path, how } => format!("{} {how}", path.display()),
             Change::More { count } => format!("and {count} more"),
             Change::Base => self.base_change(known),
+            Change::FailedBefore => "it did not finish the last time".to_owned(),
             Change::ResultGone => "its result was removed".to_owned(),
         }
     }

@@ -134,6 +134,8 @@ pub enum Change {
     },
     /// What it builds on has other files.
     Base,
+    /// Nothing: it failed, or was stopped, when it ran the last time.
+    FailedBefore,
     /// Nothing: its result is no longer in the store.
     ResultGone,
 }
@@ -208,9 +210,12 @@ impl Builds {
             changes.push(Change::More { count });
         }
         if changes.is_empty() {
-            changes.push(match before == now {
-                true => Change::ResultGone,
-                false => Change::Instruction { before: known.text.clone(), now: text.to_owned() },
+            changes.push(match known.outcome {
+                _ if before != now => {
+                    Change::Instruction { before: known.text.clone(), now: text.to_owned() }
+                }
+                Outcome::Failed { .. } => Change::FailedBefore,
+                _ => Change::ResultGone,
             });
         }
         changes
@@ -296,6 +301,9 @@ mod tests {
         let changes =
             |text: &str, parts: &Parts| builds.changes(&last, Some(&before), (text, parts));
         assert_eq!(changes("RUN make", &before.parts), [Change::ResultGone]);
+        let failed = Known { outcome: Outcome::Failed { changes: Vec::new() }, ..before.clone() };
+        let again = builds.changes(&last, Some(&failed), ("RUN make", &before.parts));
+        assert_eq!(again, [Change::FailedBefore]);
         let now = Parts {
             base: "other".into(),
             instruction: "sha256:other".into(),

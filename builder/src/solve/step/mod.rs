@@ -180,7 +180,11 @@ impl<'a> Steps<'a> {
             (Why::NoCache, vec![Change::NoCache])
         } else {
             let (before, changes) = before_now(&parts);
-            (self.builds.why(before.map(|known| &known.parts), &parts), changes)
+            let why = match changes.as_slice() {
+                [Change::FailedBefore] => Why::FailedBefore,
+                _ => self.builds.why(before.map(|known| &known.parts), &parts),
+            };
+            (why, changes)
         };
         self.set_outcome(at, Outcome::Failed { changes: changes.clone() });
         let start = Instant::now();
