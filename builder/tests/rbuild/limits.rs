@@ -198,6 +198,8 @@ fn privileged_ctrl_c_and_kill_leave_no_process_and_no_group() {
     assert_eq!(groups(&own[0]), Vec::<PathBuf>::new());
 }
 
+/// The parent has a name that begins as those of our groups do: other builds once took it
+/// for one that a killed build had left, and removed it with the step inside.
 #[test]
 fn privileged_groups_are_made_where_they_are_wanted() {
     let world = world();

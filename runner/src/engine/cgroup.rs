@@ -5,11 +5,18 @@ use super::error::{Error, Result};
 use super::id::ContainerId;
 
 /// What the names of all our control groups begin with.
-pub(crate) const PREFIX: &str = "rrun-";
+const PREFIX: &str = "rrun-";
 
 /// Returns the name of a container's control group.
 pub(crate) fn name(id: &ContainerId) -> String {
     format!("{PREFIX}{id}")
+}
+
+/// Removes the control groups of containers whose programs were killed.
+pub(crate) fn sweep() -> Result<()> {
+    let is_ours =
+        |name: &str| name.strip_prefix(PREFIX).is_some_and(|id| id.parse::<ContainerId>().is_ok());
+    sandbox::cgroup::sweep(is_ours).map(drop).map_err(Error::Sandbox)
 }
 
 /// Removes a container's control group and whatever still runs in it.

@@ -85,7 +85,7 @@ impl Engine {
     /// left for the next time: nobody asked for it.
     pub fn sweep(&self) {
         self.tidy();
-        if let Err(error) = sandbox::cgroup::sweep(cgroup::PREFIX) {
+        if let Err(error) = cgroup::sweep() {
             tracing::warn!(%error, "control groups of killed programs were not removed");
         }
     }

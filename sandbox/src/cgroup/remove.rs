@@ -15,8 +15,11 @@ use crate::error::Result;
 /// processes that are already reaped. 40 rounds are about two seconds.
 const ROUNDS: u32 = 40;
 
-/// Removes the groups whose names begin with `prefix` and which nobody uses,
+/// Removes the groups whose names `is_ours` knows and which nobody uses,
 /// killing what still runs in them. Returns their names.
+///
+/// `is_ours` has to know whole names: others may have groups of a like
+/// beginning, and a group that was made as a parent has no user of its own.
 ///
 /// A group is used while the process that started its sandbox (a program or a
 /// shim) lives. Call it before starting something, to clean up after whatever
@@ -26,8 +29,8 @@ const ROUNDS: u32 = 40;
 ///
 /// When the own position cannot be read. Groups that cannot be removed are
 /// left to the next call.
-pub fn sweep(prefix: &str) -> Result<Vec<String>> {
-    sweep_at(prefix, None)
+pub fn sweep(is_ours: impl Fn(&str) -> bool) -> Result<Vec<String>> {
+    sweep_at(is_ours, None)
 }
 
 /// Does the same for groups that were made in `parent` (see
@@ -36,7 +39,7 @@ pub fn sweep(prefix: &str) -> Result<Vec<String>> {
 /// # Errors
 ///
 /// As [`sweep`].
-pub fn sweep_at(prefix: &str, parent: Option<&Path>) -> Result<Vec<String>> {
+pub fn sweep_at(is_ours: impl Fn(&str) -> bool, parent: Option<&Path>) -> Result<Vec<String>> {
     let mut position = Position::own()?;
     if let Some(parent) = parent {
         position = position.at(parent)?;
@@ -47,7 +50,7 @@ pub fn sweep_at(prefix: &str, parent: Option<&Path>) -> Result<Vec<String>> {
         let Ok(entries) = fs::read_dir(&parent) else { continue };
         for entry in entries.flatten() {
             let Some(name) = entry.file_name().to_str().map(str::to_owned) else { continue };
-            if !name.starts_with(prefix) || !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            if !is_ours(&name) || !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 continue;
             }
             if remove_if_unused(&entry.path()).unwrap_or(false) && !swept.contains(&name) {

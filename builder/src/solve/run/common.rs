@@ -11,7 +11,6 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use oci::Digest;
 use store::Lease;
 
-use super::GROUP_PREFIX;
 use super::agent::Started;
 use super::options::RunOptions;
 use crate::error::{IoContext as _, Result};
@@ -72,6 +71,20 @@ impl Shared {
     }
 }
 
+/// What the names of all control groups of builds begin with.
+const GROUP_PREFIX: &str = "rbuild-";
+
+/// Whether a control group has a name of [`Common::group_of`]: anything else that begins
+/// like one is somebody's own, such as a `--cgroup-parent` that another build uses.
+fn is_group(name: &str) -> bool {
+    let parts = name.strip_prefix(GROUP_PREFIX).and_then(|rest| rest.split_once('-'));
+    parts.is_some_and(|(group, step)| {
+        group.len() == 12
+            && group.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+            && step.parse::<usize>().is_ok()
+    })
+}
+
 /// The files and directories that every RUN of a build sees.
 #[derive(Debug)]
 pub(super) struct Common {
@@ -81,16 +94,14 @@ pub(super) struct Common {
     pub(super) hosts: PathBuf,
     pub(super) resolv_conf: PathBuf,
     pub(super) directory: PathBuf,
-    /// The first part of the names of this build's control groups.
-    pub(super) group: String,
+    /// What the names of this build's control groups have in common.
+    group: String,
 }
 
 impl Common {
     fn create(lease: &Lease, options: &RunOptions) -> Result<Self> {
         // What a killed build has left.
-        if let Err(error) =
-            sandbox::cgroup::sweep_at(GROUP_PREFIX, options.cgroup_parent.as_deref())
-        {
+        if let Err(error) = sandbox::cgroup::sweep_at(is_group, options.cgroup_parent.as_deref()) {
             tracing::debug!(%error, "old control groups are left to the next build");
         }
         let directory = lease.scratch("sandbox")?;
@@ -118,7 +129,12 @@ impl Common {
         }
         // A lease's name is nobody else's, also across containers that share groups.
         let group = Digest::sha256(directory.as_os_str().as_encoded_bytes()).short();
-        Ok(Self { stubs, hosts, resolv_conf, directory, group: format!("{GROUP_PREFIX}{group}") })
+        Ok(Self { stubs, hosts, resolv_conf, directory, group })
+    }
+
+    /// Returns the name of a step's control group.
+    pub(super) fn group_of(&self, step: usize) -> String {
+        format!("{GROUP_PREFIX}{}-{step}", self.group)
     }
 
     /// Returns a new directory for a step's own use.
@@ -181,5 +197,21 @@ mod tests {
         let text = hosts_text(&hosts);
         assert_eq!(text.strip_prefix(HOSTS).unwrap(), "10.0.0.1\tdb\n::2\tdb\n");
         assert_eq!(hosts_text(&[]), HOSTS);
+    }
+
+    #[test]
+    fn only_groups_of_steps_are_taken_for_such() {
+        assert!(is_group("rbuild-7ee976c0270b-2") && is_group("rbuild-000000000000-17"));
+        for name in [
+            "rbuild-ci",
+            "rbuild-test-5834",
+            "rbuild-7ee976c0270b",
+            "rbuild-7ee976c0270b-",
+            "rbuild-7ee976c0270b-2-3",
+            "rbuild-7EE976C0270B-2",
+            "rrun-7ee976c0270b-2",
+        ] {
+            assert!(!is_group(name), "{name}");
+        }
     }
 }

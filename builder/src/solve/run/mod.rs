@@ -44,9 +44,6 @@ use crate::tree::Tree;
 use log::Log;
 use mounts::Mounts;
 
-/// What the names of all control groups of builds begin with.
-pub(super) const GROUP_PREFIX: &str = "rbuild-";
-
 /// Where a RUN happens.
 pub(super) struct Place<'a> {
     /// The plain directory that is the root, where there are no namespaces.

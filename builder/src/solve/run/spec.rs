@@ -60,7 +60,7 @@ pub(super) fn spec(run: &Run, place: &Place<'_>, common: &Common, found: &Mounts
             ..Process::default()
         },
         cgroup: Some(CgroupSpec {
-            name: format!("{}-{}", common.group, place.step),
+            name: common.group_of(place.step),
             parent: options.cgroup_parent.clone(),
             account_memory: true,
             limits: options.limits,
