@@ -118,7 +118,9 @@ impl<'a> Contexts<'a> {
     pub fn directory(&self, path: &Path, ignore: Ignore) -> Result<SharedTree> {
         let index_path = (self.index_path)(path);
         let index = Index::open(&index_path, self.now_ns);
-        let context = Arc::new(Context::open(path, ignore, index)?);
+        let scratch = index_path.parent().unwrap_or(Path::new("."));
+        let context = Context::open(path, ignore, index)?.spilling_into(scratch);
+        let context = Arc::new(context);
         let mut directories = self.directories.lock().unwrap_or_else(PoisonError::into_inner);
         directories.push((Arc::clone(&context), index_path));
         Ok(context)

@@ -46,6 +46,12 @@ impl Context {
         Ok(Self { root, path: path.to_owned(), ignore, index, held: Held::default() })
     }
 
+    /// Keeps in a directory what it holds of files and has no place for in memory.
+    #[must_use]
+    pub fn spilling_into(self, directory: &Path) -> Self {
+        Self { held: Held::spilling_into(directory), ..self }
+    }
+
     /// Returns what is remembered about the files, to be saved after the build.
     #[must_use]
     pub fn index(&self) -> &Index {
@@ -61,6 +67,20 @@ impl Context {
             Err(Errno::NOSYS | Errno::PERM) => open_by_component(self.root.as_fd(), path, flags),
             other => other,
         }
+    }
+
+    /// Opens a regular file and says what it is.
+    fn open_file(&self, path: &Path) -> Result<(File, Stamp)> {
+        let absolute = || self.path.join(path);
+        // NONBLOCK: a file that was replaced by a named pipe must not stop the build.
+        let fd = self
+            .open_beneath(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)
+            .doing("open", &absolute())?;
+        let stat = rustix::fs::fstat(&fd).doing("look at", &absolute())?;
+        if !FileType::from_raw_mode(stat.st_mode).is_file() {
+            return Err(Error::Changed { path: absolute() });
+        }
+        Ok((File::from(fd), stamp(&stat)))
     }
 
     pub(super) fn ignore(&self) -> &Ignore {
@@ -128,39 +148,31 @@ impl Tree for Context {
     }
 
     fn open(&self, path: &Path) -> Result<File> {
-        let absolute = self.path.join(path);
-        // NONBLOCK: a file that was replaced by a named pipe must not stop the build.
-        let fd = self
-            .open_beneath(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)
-            .doing("open", &absolute)?;
-        let stat = rustix::fs::fstat(&fd).doing("look at", &absolute)?;
-        if !FileType::from_raw_mode(stat.st_mode).is_file() {
-            return Err(Error::Changed { path: absolute });
-        }
-        Ok(File::from(fd))
+        Ok(self.open_file(path)?.0)
     }
 
     fn content_digest(&self, path: &Path, node: &Node) -> Result<[u8; 32]> {
         if let Some(known) = self.known_digest(node) {
             return Ok(known);
         }
-        let file = self.open(path)?;
-        let absolute = self.path.join(path);
-        let found = rustix::fs::fstat(&file).doing("look at", &absolute)?;
-        let is_small = u64::try_from(found.st_size).is_ok_and(|size| size <= MAX_FILE_BYTES);
-        let (digest, content) = if is_small {
-            let content = read_small(&file, &absolute)?;
-            (digest_of(&content), Some(content))
-        } else {
-            (hash_file(&file, &absolute)?, None)
-        };
-        let after = rustix::fs::fstat(&file).doing("look at", &absolute)?;
-        // What changed since it was found is not remembered under either state.
-        if node.stamp == Some(stamp(&after)) {
-            self.index.put(stamp(&after), digest);
-            if let Some(content) = content {
-                self.held.put(stamp(&after), content);
+        let (file, before) = self.open_file(path)?;
+        let absolute = || self.path.join(path);
+        if before.size > MAX_FILE_BYTES {
+            let digest = hash_file(&file, &absolute())?;
+            // What changed since it was found is not remembered under either state.
+            let after = stamp_of(&file).doing("look at", &absolute())?;
+            if node.stamp == Some(after) {
+                self.index.put(after, digest);
             }
+            return Ok(digest);
+        }
+        let content = read_small(&file, before.size).doing("read", &absolute())?;
+        let digest = digest_of(&content);
+        // One that changes while it is read has another time of change than it was found with,
+        // now and for ever: what is remembered of the state before is found by nobody.
+        if node.stamp == Some(before) && content.bytes.len() as u64 == before.size {
+            self.index.put(before, digest);
+            self.held.put(before, content);
         }
         Ok(digest)
     }
@@ -195,12 +207,10 @@ fn open_by_component(root: BorrowedFd<'_>, path: &Path, flags: OFlags) -> Result
     rustix::fs::openat(&directory, name.unwrap_or(OsStr::new(".")), flags, Mode::empty())
 }
 
-/// Reads a file of few bytes; one that grows meanwhile as far as it may.
-fn read_small(mut file: &File, path: &Path) -> Result<Content> {
-    let mut bytes = Vec::new();
-    let length = file.metadata().doing("look at", path)?.len().min(MAX_FILE_BYTES);
-    bytes.reserve_exact(usize::try_from(length).unwrap_or(0));
-    file.by_ref().take(length).read_to_end(&mut bytes).doing("read", path)?;
+/// Reads a file of few bytes; one that grows meanwhile only as far as it was.
+fn read_small(file: &File, length: u64) -> std::io::Result<Content> {
+    let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
+    file.take(length).read_to_end(&mut bytes)?;
     Ok(Content { bytes, capability: capability(file) })
 }
 

@@ -145,22 +145,19 @@ impl Index {
         if new.is_empty() {
             return Ok(());
         }
-        let mut records: BTreeMap<Stamp, [u8; 32]> = new.clone();
-        for record in self.records().iter().take(MAX_UNUSED_RECORDS) {
-            let (stamp, digest) = decode(record);
-            records.entry(stamp).or_insert(digest);
-        }
-        // A file that was read again replaces what was known of the same inode.
-        let mut bytes = MAGIC.to_vec();
-        for (stamp, digest) in &records {
-            let is_superseded = !new.contains_key(stamp)
-                && new
-                    .range(first_of(stamp)..)
-                    .next()
-                    .is_some_and(|(found, _)| (found.dev, found.ino) == (stamp.dev, stamp.ino));
-            if !is_superseded {
-                encode(&mut bytes, stamp, digest);
+        let mut old = self.records().iter().take(MAX_UNUSED_RECORDS).map(decode).peekable();
+        let mut bytes = Vec::with_capacity(MAGIC.len() + (new.len() + old.len()) * RECORD_BYTES);
+        bytes.extend_from_slice(MAGIC);
+        for (stamp, digest) in new.iter() {
+            while let Some((before, known)) = old.next_if(|(old, _)| inode(old) < inode(stamp)) {
+                encode(&mut bytes, &before, &known);
             }
+            // A file that was read again replaces what was known of the same inode.
+            while old.next_if(|(old, _)| inode(old) == inode(stamp)).is_some() {}
+            encode(&mut bytes, stamp, digest);
+        }
+        for (stamp, digest) in old {
+            encode(&mut bytes, &stamp, &digest);
         }
         let directory = path.parent().unwrap_or(Path::new("."));
         fs::create_dir_all(directory)?;
@@ -171,9 +168,9 @@ impl Index {
     }
 }
 
-/// Returns the smallest stamp of the same inode.
-fn first_of(stamp: &Stamp) -> Stamp {
-    Stamp { size: 0, mtime_ns: i64::MIN, ctime_ns: i64::MIN, mode: 0, ..*stamp }
+/// Returns what the records are sorted by first.
+fn inode(stamp: &Stamp) -> (u64, u64) {
+    (stamp.dev, stamp.ino)
 }
 
 fn encode(bytes: &mut Vec<u8>, stamp: &Stamp, digest: &[u8; 32]) {

@@ -10,16 +10,18 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use crate::context;
-use crate::tree::{Stamp, Tree};
+use crate::context::{self, HeldContent};
+use crate::tree::{Kind, Node, Stamp, Tree};
 
 /// The longest file that is read ahead.
 pub(super) const MAX_BYTES: u64 = 64 * 1024;
 /// From how many files on threads are worth their start; few in tests, so that they have both.
 pub(super) const FROM_FILES: usize = if cfg!(test) { 4 } else { 256 };
-/// How many files a thread takes at a time.
-const CHUNK_FILES: usize = 16;
-/// How many chunks are read ahead. With the longest files that is 8 MiB.
+/// How many files a thread takes at a time, and after how many bytes it takes no more:
+/// enough for the hand-over not to count.
+const CHUNK_FILES: usize = 64;
+const CHUNK_BYTES: u64 = 256 * 1024;
+/// How many chunks are read ahead: 2 MiB and a bit.
 const CHUNKS_AHEAD: usize = 8;
 /// More threads than this wait for the writer.
 const MAX_THREADS: usize = 4;
@@ -34,7 +36,10 @@ pub(super) struct Small {
 /// The files to be read, and those that are.
 pub(super) struct Ahead<'a> {
     source: &'a dyn Tree,
-    files: Vec<&'a Path>,
+    /// Where each is, and as what it was found.
+    files: Vec<(&'a Path, &'a Node)>,
+    /// Where each chunk of them ends.
+    ends: Vec<usize>,
     next: AtomicUsize,
     state: Mutex<State>,
     changed: Condvar,
@@ -49,9 +54,10 @@ struct State {
 }
 
 impl<'a> Ahead<'a> {
-    pub(super) fn new(source: &'a dyn Tree, files: Vec<&'a Path>) -> Self {
+    pub(super) fn new(source: &'a dyn Tree, files: Vec<(&'a Path, &'a Node)>) -> Self {
         let (next, state) = (AtomicUsize::new(0), Mutex::default());
-        Self { source, files, next, state, changed: Condvar::new() }
+        let ends = chunk_ends(files.iter().map(|(_, node)| size_of(node)));
+        Self { source, files, ends, next, state, changed: Condvar::new() }
     }
 
     /// How many threads read.
@@ -64,7 +70,9 @@ impl<'a> Ahead<'a> {
     pub(super) fn work(&self) {
         loop {
             let chunk = self.next.fetch_add(1, Ordering::Relaxed);
-            let Some(files) = self.files.chunks(CHUNK_FILES).nth(chunk) else { return };
+            let Some(&end) = self.ends.get(chunk) else { return };
+            let start = chunk.checked_sub(1).map_or(0, |before| self.ends[before]);
+            let files = &self.files[start..end];
             {
                 let mut state = self.lock();
                 while !state.is_over && chunk >= state.wanted + CHUNKS_AHEAD {
@@ -74,13 +82,18 @@ impl<'a> Ahead<'a> {
                     return;
                 }
             }
-            let read = files.iter().map(|path| self.read(path)).collect();
+            let read = files.iter().map(|(path, node)| self.read(path, node)).collect();
             self.lock().done.insert(chunk, read);
             self.changed.notify_all();
         }
     }
 
-    fn read(&self, path: &Path) -> Option<Small> {
+    fn read(&self, path: &Path, node: &Node) -> Option<Small> {
+        if let Some(stamp) = node.stamp
+            && let Some(HeldContent { bytes, capability }) = self.source.take_content(node)
+        {
+            return Some(Small { stamp, capability, content: bytes });
+        }
         let mut file = self.source.open(path).ok()?;
         let stamp = context::stamp_of(&file).ok().filter(|stamp| stamp.size <= MAX_BYTES)?;
         let capability = context::capability(&file);
@@ -109,6 +122,26 @@ impl<'a> Ahead<'a> {
     }
 }
 
+fn size_of(node: &Node) -> u64 {
+    if let Kind::File { size } = node.kind { size } else { 0 }
+}
+
+/// Cuts files of these sizes into chunks and returns where each ends.
+fn chunk_ends(sizes: impl Iterator<Item = u64>) -> Vec<usize> {
+    let (mut ends, mut start, mut bytes, mut count) = (Vec::new(), 0, 0, 0);
+    for size in sizes {
+        (count, bytes) = (count + 1, bytes + size);
+        if count - start == CHUNK_FILES || bytes >= CHUNK_BYTES {
+            ends.push(count);
+            (start, bytes) = (count, 0);
+        }
+    }
+    if count > start {
+        ends.push(count);
+    }
+    ends
+}
+
 /// The files in their order, for the writer. When it is dropped the threads end.
 pub(super) struct InOrder<'a> {
     ahead: &'a Ahead<'a>,
@@ -135,5 +168,20 @@ impl Drop for InOrder<'_> {
     fn drop(&mut self) {
         self.ahead.lock().is_over = true;
         self.ahead.changed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_have_so_many_files_or_bytes() {
+        let ends = |sizes: &[u64]| chunk_ends(sizes.iter().copied());
+        assert_eq!(ends(&[]), []);
+        assert_eq!(ends(&[0]), [1]);
+        assert_eq!(ends(&[1; 130]), [64, 128, 130]);
+        assert_eq!(ends(&[1; 128]), [64, 128]);
+        assert_eq!(ends(&[MAX_BYTES; 10]), [4, 8, 10]);
     }
 }

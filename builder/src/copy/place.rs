@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::File;
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
 use super::mode::Chmod;
@@ -117,10 +118,36 @@ impl<'a> Placement<'a> {
         } else {
             self.directory(&to.path)?
         };
+        if self.is_vacant(&target)? {
+            return self.fill(&target, selected, source);
+        }
         for (relative, node) in selected.below.iter() {
             let body = body(source, node, &selected.path.join(relative));
             self.put(&target.join(relative), node, body, true)?;
         }
+        Ok(())
+    }
+
+    /// Whether nothing is in a directory that was placed: neither below nor among the entries.
+    fn is_vacant(&self, target: &Path) -> Result<bool> {
+        let Some(placed) = self.entries.get(target) else { return Ok(false) };
+        let after = (Bound::Excluded(target), Bound::Unbounded);
+        let next = self.entries.range::<Path, _>(after).next();
+        if next.is_some_and(|(path, _)| path.starts_with(target)) {
+            return Ok(false);
+        }
+        Ok(placed.is_fresh || self.base.list(target)?.is_empty())
+    }
+
+    /// Places what is in a directory into a vacant one: all of it is new, and in order already.
+    fn fill(&mut self, target: &Path, selected: &Selected, source: &dyn Tree) -> Result<()> {
+        let place = |(relative, node): &(PathBuf, Node)| {
+            check_name(relative)?;
+            let body = body(source, node, &selected.path.join(relative));
+            Ok((target.join(relative), self.placed(node, body, true)))
+        };
+        let mut below = selected.below.iter().map(place).collect::<Result<BTreeMap<_, _>>>()?;
+        self.entries.append(&mut below);
         Ok(())
     }
 
@@ -188,6 +215,13 @@ impl<'a> Placement<'a> {
             _ => {}
         }
         let is_fresh = existing.is_none() || self.entries.get(target).is_some_and(|e| e.is_fresh);
+        let placed = Placed { is_fresh, ..self.placed(node, body, is_source) };
+        self.entries.insert(target.to_owned(), placed);
+        Ok(())
+    }
+
+    /// Returns the entry of a node where nothing is yet.
+    fn placed(&self, node: &Node, body: Body, is_source: bool) -> Placed {
         let mut node = node.clone();
         if node.kind == Kind::Socket {
             node.kind = Kind::File { size: 0 };
@@ -195,8 +229,7 @@ impl<'a> Placement<'a> {
         if is_source {
             self.apply_flags(&mut node);
         }
-        self.entries.insert(target.to_owned(), Placed { node, body, is_fresh });
-        Ok(())
+        Placed { node, body, is_fresh: true }
     }
 
     /// Writes one member of an archive at exactly `target`, whose parents are there.

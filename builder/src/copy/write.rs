@@ -59,7 +59,7 @@ pub fn write_layer(
     entries: &BTreeMap<PathBuf, Placed>,
     how: &LayerWriting<'_>,
 ) -> Result<Written> {
-    let small: Vec<&Path> = entries.values().filter_map(small_source).collect();
+    let small: Vec<(&Path, &Node)> = entries.values().filter_map(small_source).collect();
     if small.len() < ahead::FROM_FILES {
         return write_entries(lease, source, entries, how, None);
     }
@@ -73,12 +73,12 @@ pub fn write_layer(
 }
 
 /// Returns the source of a file that is read ahead.
-fn small_source(placed: &Placed) -> Option<&Path> {
+fn small_source(placed: &Placed) -> Option<(&Path, &Node)> {
     match (&placed.node, &placed.body) {
         (Node { kind: Kind::File { size }, link: None, .. }, Body::Source(from))
             if *size <= ahead::MAX_BYTES =>
         {
-            Some(from)
+            Some((from, &placed.node))
         }
         _ => None,
     }
