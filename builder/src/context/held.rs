@@ -182,11 +182,9 @@ mod tests {
         for ino in 0..80 {
             held.put(stamp(ino), content(ino));
         }
-        let small = Content { bytes: b"the last one".to_vec(), capability: None };
-        held.put(stamp(90), small.clone());
-        let able = Content { capability: Some(vec![1]), ..small.clone() };
-        held.put(stamp(91), able);
-        assert_eq!(held.take(&stamp(90)), Some(small), "it was not written yet");
+        held.put(stamp(90), content(90));
+        held.put(stamp(91), Content { capability: Some(vec![1]), ..content(91) });
+        assert_eq!(held.take(&stamp(90)), Some(content(90)), "it was not written yet");
         assert_eq!(held.take(&stamp(91)), None, "one that is rare is read again");
         for ino in (0..80).rev() {
             assert_eq!(held.take(&stamp(ino)), Some(content(ino)), "{ino}");
