@@ -9,6 +9,12 @@
 const LITERAL: u8 = 0;
 const MATCH: u8 = 1;
 const END: u8 = 2;
+/// What the next bits begin with is longer than they are, or nothing.
+const UNKNOWN: u8 = u8::MAX;
+
+/// How many bits are looked at to find several symbols at once: two or three literals fit, and the
+/// table stays small enough to be built for each block.
+const RUN_BITS: u32 = 11;
 
 /// How many bits of a table entry say how much input it takes; the rest is its kind.
 const TAKE_BITS: u8 = 5;
@@ -48,6 +54,7 @@ fn borders(stream: &[u8]) -> Borders {
     let mut bits = Bits { bytes: stream, position: 0, buffer: 0, available: 0 };
     let mut symbols = Table::default();
     let mut distances = Table::default();
+    let mut runs = Runs::default();
     loop {
         let last_block = bits.bit_position();
         let is_last = bits.take(1) == 1;
@@ -62,7 +69,8 @@ fn borders(stream: &[u8]) -> Borders {
                 };
                 symbols.fill(&lengths[..count], symbol_entry);
                 distances.fill(&lengths[count..], distance_entry);
-                follow(&mut bits, &symbols, &distances);
+                runs.fill(&lengths[..count]);
+                follow(&mut bits, &runs, &symbols, &distances);
             }
             kind => unreachable!("libdeflate makes no block of kind {kind}"),
         }
@@ -73,15 +81,23 @@ fn borders(stream: &[u8]) -> Borders {
 }
 
 /// Follows the symbols of one block up to its end.
-fn follow(bits: &mut Bits<'_>, symbols: &Table, distances: &Table) {
+fn follow(bits: &mut Bits<'_>, runs: &Runs, symbols: &Table, distances: &Table) {
     loop {
         bits.refill();
-        let entry = symbols.next(bits);
+        let mut entry = runs.peek(bits);
+        if entry >> TAKE_BITS == LITERAL {
+            // 56 bits are enough for one more run, with a distance after it.
+            bits.skip(u32::from(entry & TAKE_MASK));
+            entry = runs.peek(bits);
+        }
+        if entry == UNKNOWN {
+            bits.refill();
+            entry = symbols.peek(bits);
+        }
+        bits.skip(u32::from(entry & TAKE_MASK));
         match entry >> TAKE_BITS {
             LITERAL => {}
-            MATCH => {
-                distances.next(bits);
-            }
+            MATCH => bits.skip(u32::from(distances.peek(bits) & TAKE_MASK)),
             END => return,
             kind => unreachable!("libdeflate uses no code without a symbol, {kind}"),
         }
@@ -155,37 +171,74 @@ struct Table {
 }
 
 impl Table {
-    /// Builds the canonical code for the lengths (RFC 1951, section 3.2.2).
     fn fill(&mut self, lengths: &[u8], entry: impl Fn(usize, u8) -> u8) {
         self.bits = lengths.iter().copied().max().map_or(0, u32::from);
         self.entries.clear();
-        self.entries.resize(1 << self.bits, u8::MAX);
-        let mut code = 0_u32;
-        for length in 1..=self.bits {
-            for (symbol, _) in
-                lengths.iter().enumerate().filter(|(_, of)| u32::from(**of) == length)
-            {
-                // Codes are written with their first bit lowest.
-                let first = (code.reverse_bits() >> (32 - length)) as usize;
-                let of = u8::try_from(length).expect("at most 15");
-                for place in (first..self.entries.len()).step_by(1 << length) {
-                    self.entries[place] = entry(symbol, of);
-                }
-                code += 1;
+        self.entries.resize(1 << self.bits, UNKNOWN);
+        each_code(lengths, self.bits, |symbol, length, first| {
+            for place in (first..self.entries.len()).step_by(1 << length) {
+                self.entries[place] = entry(symbol, length);
             }
-            code <<= 1;
-        }
+        });
     }
 
     fn peek(&self, bits: &Bits<'_>) -> u8 {
         self.entries[bits.peek(self.bits)]
     }
+}
 
-    /// Skips one symbol with its extra bits, and returns its entry.
-    fn next(&self, bits: &mut Bits<'_>) -> u8 {
-        let entry = self.peek(bits);
-        bits.skip(u32::from(entry & TAKE_MASK));
-        entry
+/// What the next few bits begin with: as many literals as they hold, and whatever follows them, as
+/// if it were one symbol.
+struct Runs([u8; 1 << RUN_BITS]);
+
+impl Default for Runs {
+    fn default() -> Self {
+        Self([UNKNOWN; 1 << RUN_BITS])
+    }
+}
+
+impl Runs {
+    fn fill(&mut self, lengths: &[u8]) {
+        // The symbol that these bits begin with, and the length of its code, if that is all there.
+        let mut first_symbols = [(UNKNOWN, 0); 1 << RUN_BITS];
+        each_code(lengths, RUN_BITS, |symbol, length, first| {
+            for place in (first..first_symbols.len()).step_by(1 << length) {
+                first_symbols[place] = (symbol_entry(symbol, length), length);
+            }
+        });
+        for (bits, run) in self.0.iter_mut().enumerate() {
+            *run = UNKNOWN;
+            let mut taken = 0;
+            while u32::from(taken) < RUN_BITS {
+                let (entry, length) = first_symbols[bits >> taken];
+                if entry == UNKNOWN || u32::from(taken + length) > RUN_BITS {
+                    break;
+                }
+                *run = entry + taken;
+                taken += length;
+                if entry >> TAKE_BITS != LITERAL {
+                    break;
+                }
+            }
+        }
+    }
+
+    fn peek(&self, bits: &Bits<'_>) -> u8 {
+        self.0[bits.peek(RUN_BITS)]
+    }
+}
+
+/// Goes through the canonical code for the lengths, as far as its codes have no more than `max_bits`
+/// (RFC 1951, section 3.2.2): a symbol, the length of its code, and the code with its first bit
+/// lowest, which is how codes are written.
+fn each_code(lengths: &[u8], max_bits: u32, mut each: impl FnMut(usize, u8, usize)) {
+    let mut code = 0_u32;
+    for length in 1..=u8::try_from(max_bits).expect("at most 15") {
+        for (symbol, _) in lengths.iter().enumerate().filter(|(_, of)| **of == length) {
+            each(symbol, length, (code.reverse_bits() >> (32 - u32::from(length))) as usize);
+            code += 1;
+        }
+        code <<= 1;
     }
 }
 
