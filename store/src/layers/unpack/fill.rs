@@ -6,6 +6,7 @@
 use std::{
     fs::File,
     io::Write as _,
+    mem,
     num::NonZero,
     sync::{
         Mutex, PoisonError,
@@ -25,9 +26,12 @@ use crate::layers::{
 
 /// The longest content that is handed over; longer ones are written as they are read.
 pub(super) const MAX_CONTENT_BYTES: u64 = 64 * 1024;
-/// How many files may wait. With the longest content in each that is 8 MiB, and as many descriptors
-/// are open.
-const FILES_WAITING: usize = 128;
+/// How many files are handed over together, and after how many bytes no more: so many that waking a
+/// thread for them does not count.
+const BATCH_FILES: usize = 16;
+const BATCH_BYTES: usize = 128 * 1024;
+/// How many batches may wait. That is up to 1.5 MiB, and 128 descriptors are open.
+const BATCHES_WAITING: usize = 8;
 /// How many files are filled before threads are started for the others; few in tests, so that they
 /// have both.
 const HELP_FROM: usize = if cfg!(test) { 3 } else { 64 };
@@ -77,16 +81,20 @@ pub(super) struct Filling<'scope, 'env> {
     scope: &'scope Scope<'scope, 'env>,
     queue: &'env Queue,
     count: usize,
-    jobs: Option<SyncSender<Job>>,
+    /// What is handed over next, and its length.
+    batch: Vec<Job>,
+    batch_bytes: usize,
+    jobs: Option<SyncSender<Vec<Job>>>,
     threads: Vec<ScopedJoinHandle<'scope, LayerResult<()>>>,
 }
 
 /// The end of the queue that the threads share.
-pub(super) type Queue = Mutex<Option<Receiver<Job>>>;
+pub(super) type Queue = Mutex<Option<Receiver<Vec<Job>>>>;
 
 impl<'scope, 'env> Filling<'scope, 'env> {
     pub(super) fn new(scope: &'scope Scope<'scope, 'env>, queue: &'env Queue) -> Self {
-        Self { scope, queue, count: 0, jobs: None, threads: Vec::new() }
+        let (batch, threads) = (Vec::new(), Vec::new());
+        Self { scope, queue, count: 0, batch, batch_bytes: 0, jobs: None, threads }
     }
 
     /// Fills a file, or hands it over; waits only if too many wait already.
@@ -95,18 +103,28 @@ impl<'scope, 'env> Filling<'scope, 'env> {
         if self.count == HELP_FROM {
             self.start();
         }
-        match &self.jobs {
-            Some(jobs) => {
-                // It comes back when a thread has failed: what that says is said at the end.
-                let _failed_already = jobs.send(job);
-                Ok(())
-            }
-            None => job.run(),
+        if self.jobs.is_none() {
+            return job.run();
+        }
+        self.batch_bytes += job.content.len();
+        self.batch.push(job);
+        if self.batch.len() == BATCH_FILES || self.batch_bytes >= BATCH_BYTES {
+            self.hand_over();
+        }
+        Ok(())
+    }
+
+    fn hand_over(&mut self) {
+        self.batch_bytes = 0;
+        let batch = mem::take(&mut self.batch);
+        if let Some(jobs) = &self.jobs {
+            // It comes back when a thread has failed: what that says is said at the end.
+            let _failed_already = jobs.send(batch);
         }
     }
 
     fn start(&mut self) {
-        let (send, receive) = sync_channel(FILES_WAITING);
+        let (send, receive) = sync_channel(BATCHES_WAITING);
         *self.queue.lock().unwrap_or_else(PoisonError::into_inner) = Some(receive);
         let count = thread::available_parallelism().map_or(1, NonZero::get).min(MAX_THREADS);
         let queue = self.queue;
@@ -120,6 +138,7 @@ impl<'scope, 'env> Filling<'scope, 'env> {
 
     /// Waits until all files are filled.
     pub(super) fn finish(&mut self) -> LayerResult<()> {
+        self.hand_over();
         drop(self.jobs.take());
         let mut all = Ok(());
         for thread in self.threads.drain(..) {
@@ -131,12 +150,12 @@ impl<'scope, 'env> Filling<'scope, 'env> {
 
 fn fill(queue: &Queue) -> LayerResult<()> {
     loop {
-        let job = {
+        let batch = {
             let receiver = queue.lock().unwrap_or_else(PoisonError::into_inner);
             receiver.as_ref().and_then(|receiver| receiver.recv().ok())
         };
-        let Some(job) = job else { return Ok(()) };
-        if let Err(error) = job.run() {
+        let Some(batch) = batch else { return Ok(()) };
+        if let Err(error) = batch.into_iter().try_for_each(Job::run) {
             // Whoever hands over more is not to wait for a thread that has ended.
             drop(queue.lock().unwrap_or_else(PoisonError::into_inner).take());
             return Err(error);
