@@ -214,6 +214,65 @@ fn a_cache_in_a_directory_has_layers_of_the_image_or_of_all_steps() {
     }
 }
 
+/// What a RUN wrote is random here, so that only the cache can bring it twice.
+#[test]
+fn what_a_run_wrote_comes_out_of_a_cache() {
+    const FILE: &str = "FROM busybox AS make\nRUN head -c 32 /dev/urandom >/random\n\
+                        RUN mkdir /out && cp /random /out/ && rm /random\n\
+                        FROM busybox\nCOPY --from=make /out /out\nRUN test -s /out/random\n";
+    let first = World::with_busybox();
+    first.write("context/Dockerfile", FILE);
+    let cache = first.path("cache");
+    let to = format!("type=local,dest={},mode=max", cache.display());
+    let from = format!("type=local,src={}", cache.display());
+    build(&first, &["--cache-to", &to], "(0 steps reused, 4 run");
+
+    let second = World::with_busybox();
+    second.write("context/Dockerfile", FILE);
+    build(&second, &["--cache-from", &from], "(4 steps reused, 0 run");
+    let random = |world: &World| world.rrun(&["run", "--rm", "app", "sha256sum", "/out/random"]);
+    assert_eq!(random(&first).stdout, random(&second).stdout);
+
+    // A RUN on top of the layers that only the cache has, the one that removes among them.
+    let third = World::with_busybox();
+    let further = FILE.replace("FROM busybox\nCOPY", "RUN test ! -e /random\nFROM busybox\nCOPY");
+    let further = further.replace("RUN test -s", "RUN test -r");
+    third.write("context/Dockerfile", further);
+    build(&third, &["--cache-from", &from], "(3 steps reused, 2 run");
+    assert_eq!(random(&third).stdout, random(&first).stdout);
+    for world in [&first, &second, &third] {
+        world.assert_leaves_nothing();
+    }
+}
+
+#[test]
+fn a_cache_has_the_steps_of_all_platforms() {
+    let platforms = ["--platform", "linux/amd64,linux/arm64"];
+    let staged = || {
+        let world = World::new();
+        world.write("context/app-amd64", "for one");
+        world.write("context/app-arm64", "for the other");
+        world.write("context/shared", "shared");
+        world.write(
+            "context/Dockerfile",
+            "FROM --platform=$BUILDPLATFORM scratch AS tools\nCOPY shared /tool\n\
+             FROM scratch\nARG TARGETARCH\nCOPY app-$TARGETARCH /app\nCOPY --from=tools /tool /\n",
+        );
+        world
+    };
+    let first = staged();
+    let directory = first.path("cache");
+    let to = format!("type=local,dest={},mode=max", directory.display());
+    let from = format!("type=local,src={}", directory.display());
+    build(&first, &[&platforms[..], &["--cache-to", &to]].concat(), "(1 steps reused, 5 run");
+    let second = staged();
+    build(&second, &[&platforms[..], &["--cache-from", &from]].concat(), "(6 steps reused, 0 run");
+    // One of them alone uses what both have left.
+    let third = staged();
+    let one = ["--platform", "linux/arm64", "--cache-from", &from];
+    build(&third, &one, "(3 steps reused, 0 run");
+}
+
 #[test]
 fn an_image_can_carry_its_own_cache() {
     let first = staged();
