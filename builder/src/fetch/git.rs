@@ -321,8 +321,11 @@ impl Fetcher<'_> {
         command.args(args).current_dir(dir).env_clear().process_group(0);
         command.envs(&self.git.variables);
         let known_hosts = match &self.git.known_hosts {
-            // In double quotes ssh takes blanks, and quotes are not in names of sane homes.
-            Some(path) => format!(" -o UserKnownHostsFile=\"{}\"", path.display()),
+            // In double quotes ssh takes blanks. The single ones are for the shell that starts it.
+            Some(path) => {
+                let path = path.display().to_string().replace('\'', "'\\''");
+                format!(" -o 'UserKnownHostsFile=\"{path}\"'")
+            }
             None => String::new(),
         };
         let ssh = format!(

@@ -19,4 +19,5 @@ mod platforms;
 mod privileged;
 mod secrets;
 mod server;
+mod ssh;
 mod world;
