@@ -15,7 +15,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use super::contents::refuse;
 use super::load::{Listed, parse_index};
 use super::save::{Plan, blob_path, named, tagged};
-use super::{INDEX_FILE, LAYOUT, LAYOUT_FILE, REF_NAME_ANNOTATION};
+use super::{INDEX_FILE, LAYOUT, LAYOUT_FILE, NAME_ANNOTATION, REF_NAME_ANNOTATION};
 use crate::error::{IoContext as _, Result};
 use crate::images::ImageEntry;
 use crate::lease::Lease;
@@ -176,11 +176,7 @@ impl Layout {
             lease.pin(&image.digest)?;
             let mut entry = name(&plan.whole(image)?);
             entry.data = None;
-            let tag = entry.annotations.get(REF_NAME_ANNOTATION);
-            index.manifests.retain(|known| match tag {
-                Some(_) => known.annotations.get(REF_NAME_ANNOTATION) != tag,
-                None => known.digest != entry.digest,
-            });
+            index.manifests.retain(|known| !takes_the_place_of(&entry, known));
             index.manifests.push(entry);
         }
         for (digest, size) in &plan.blobs {
@@ -260,6 +256,19 @@ impl Layout {
             }
             Err(error) => Err(error).doing("open", path()),
         }
+    }
+}
+
+/// Whether the list has only one of two entries: of those with one name, or, where one of them has
+/// only a tag, with one tag; without a tag, of those of one image.
+fn takes_the_place_of(new: &Descriptor, known: &Descriptor) -> bool {
+    let both = |key: &str| Some((new.annotations.get(key)?, known.annotations.get(key)?));
+    if let Some((new, known)) = both(NAME_ANNOTATION) {
+        return new == known;
+    }
+    match new.annotations.get(REF_NAME_ANNOTATION) {
+        Some(tag) => known.annotations.get(REF_NAME_ANNOTATION) == Some(tag),
+        None => known.digest == new.digest,
     }
 }
 

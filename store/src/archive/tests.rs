@@ -418,6 +418,21 @@ mod layouts {
         assert!(store.images().list().unwrap().is_empty());
     }
 
+    /// Names that differ only in the repository once took each other's place, for one has the tag
+    /// of the other.
+    #[test]
+    fn two_repositories_have_a_tag_each() {
+        let (directory, made) = layout(&[
+            (Some("app:1"), &[b"one"]),
+            (Some("other/app:1"), &[b"two"]),
+            (Some("app:1"), &[b"three"]),
+        ]);
+        let layout = Layout::open(directory.path()).unwrap();
+        assert_eq!(layout.images().unwrap().len(), 2);
+        assert_eq!(layout.find(Some("app:1")).unwrap().descriptor, made[2]);
+        assert_eq!(layout.find(Some("other/app:1")).unwrap().descriptor, made[1]);
+    }
+
     #[test]
     fn a_tag_moves_and_the_files_are_as_others_expect_them() {
         let (directory, made) = layout(&[(Some("app:1"), &[b"old"]), (Some("app:1"), &[b"new"])]);
