@@ -2,14 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use oci::{Descriptor, DiffId, Digest, Document, MAX_CONFIG_BYTES, Platform, Reference};
+use oci::{Descriptor, DiffId, Digest, Document, Platform, Reference};
 
 use super::auth::Scope;
 use super::download::Journey;
 use super::error::Result;
 use super::event::{Event, Sink};
 use super::pull::PullOptions;
-use super::transport::{Transport, protocol};
+use super::transport::Transport;
 use crate::lease::Lease;
 
 /// What a name stands for in its registry: its documents are in the store, its layers need not be.
@@ -41,11 +41,7 @@ pub(super) async fn resolve_image(
     let Document::Manifest(manifest) = &image.document else {
         unreachable!("an image's document is a manifest")
     };
-    if manifest.config.size > MAX_CONFIG_BYTES as u64 {
-        let reason = format!("the config of {reference} has {} bytes", manifest.config.size);
-        return Err(protocol(&host, &reason));
-    }
-    journey.blob(&manifest.config).await?;
+    journey.take_config(manifest).await?;
     // Only to see that it is for this platform, and has as many layers as it says.
     let options = PullOptions { platform: platform.clone(), ..PullOptions::default() };
     journey.layers(manifest, &options)?;

@@ -103,9 +103,20 @@ impl Journey<'_> {
     /// Makes sure that the config and all layers are in the store, unpacked if that is wanted.
     /// Returns whether anything was downloaded.
     async fn content(&self, manifest: &Manifest, options: &PullOptions) -> Result<bool> {
-        let has_config = self.blob(&manifest.config).await?;
+        let has_config = self.take_config(manifest).await?;
         let has_layers = self.transfer(self.layers(manifest, options)?).await?;
         Ok(has_config || has_layers)
+    }
+
+    /// Makes sure that the config is in the store; that of an image is not downloaded if it is longer
+    /// than any is. Returns whether it was downloaded.
+    pub(super) async fn take_config(&self, manifest: &Manifest) -> Result<bool> {
+        let config = &manifest.config;
+        if config.media_type.is_config() && config.size > MAX_CONFIG_BYTES as u64 {
+            let reason = format!("image config {} has {} bytes", config.digest, config.size);
+            return Err(protocol(self.host, &reason));
+        }
+        self.blob(config).await
     }
 
     /// Makes sure that blobs are in the store, and that those with a diff id are unpacked.

@@ -317,6 +317,22 @@ fn manifest_refused(reply: impl Fn() -> Reply + Send + Sync + 'static, name: &st
     error
 }
 
+/// It was downloaded as a whole before its length was looked at.
+#[test]
+fn a_config_longer_than_any_is_refused_before_it_is_downloaded() {
+    let long = 1_u64 << 40;
+    let digest = Digest::sha256(b"no config");
+    let config = format!(
+        r#"{{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"{digest}","size":{long}}}"#
+    );
+    let body = format!(r#"{{"schemaVersion":2,"config":{config},"layers":[]}}"#);
+    let error = manifest_refused(move || Reply::new(200).body(body.clone()), "app:1");
+    assert!(
+        error.to_string().contains(&format!("image config {digest} has {long} bytes")),
+        "{error}"
+    );
+}
+
 #[test]
 fn manifests_that_cannot_be_trusted_are_refused() {
     let huge = || Reply::new(200).body(vec![b' '; 9 * MIB]);
