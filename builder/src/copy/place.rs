@@ -130,13 +130,18 @@ impl<'a> Placement<'a> {
 
     /// Whether nothing is in a directory that was placed: neither below nor among the entries.
     fn is_vacant(&self, target: &Path) -> Result<bool> {
-        let Some(placed) = self.entries.get(target) else { return Ok(false) };
+        let is_fresh = match self.entries.get(target) {
+            Some(placed) => placed.is_fresh,
+            // The root is no entry.
+            None if target.as_os_str().is_empty() => false,
+            None => return Ok(false),
+        };
         let after = (Bound::Excluded(target), Bound::Unbounded);
         let next = self.entries.range::<Path, _>(after).next();
         if next.is_some_and(|(path, _)| path.starts_with(target)) {
             return Ok(false);
         }
-        Ok(placed.is_fresh || self.base.list(target)?.is_empty())
+        Ok(is_fresh || self.base.list(target)?.is_empty())
     }
 
     /// Places what is in a directory into a vacant one: all of it is new, and in order already.
