@@ -81,26 +81,25 @@ fn borders(stream: &[u8]) -> Borders {
 }
 
 /// Follows the symbols of one block up to its end.
+///
+/// Whether a match comes next nobody can foresee, a processor least of all: so a distance is looked
+/// up after everything, and counts only after a match.
 fn follow(bits: &mut Bits<'_>, runs: &Runs, symbols: &Table, distances: &Table) {
     loop {
+        // 56 bits are enough for a run or a symbol, and a distance after it.
         bits.refill();
         let mut entry = runs.peek(bits);
-        if entry >> TAKE_BITS == LITERAL {
-            // 56 bits are enough for one more run, with a distance after it.
-            bits.skip(u32::from(entry & TAKE_MASK));
-            entry = runs.peek(bits);
-        }
         if entry == UNKNOWN {
-            bits.refill();
             entry = symbols.peek(bits);
         }
         bits.skip(u32::from(entry & TAKE_MASK));
-        match entry >> TAKE_BITS {
-            LITERAL => {}
-            MATCH => bits.skip(u32::from(distances.peek(bits) & TAKE_MASK)),
-            END => return,
-            kind => unreachable!("libdeflate uses no code without a symbol, {kind}"),
+        let kind = entry >> TAKE_BITS;
+        if kind >= END {
+            assert!(kind == END, "libdeflate uses no code without a symbol");
+            return;
         }
+        let is_match = kind & MATCH;
+        bits.skip(u32::from((distances.peek(bits) & TAKE_MASK) * is_match));
     }
 }
 
