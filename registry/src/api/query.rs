@@ -11,6 +11,9 @@ pub(super) struct Query(Vec<(String, String)>);
 
 impl Query {
     /// Parses what follows the question mark.
+    ///
+    /// A plus is a plus (RFC 3986), not a space as in forms: media types have
+    /// them (`…+json`), and nothing that the API takes has spaces.
     pub(super) fn parse(text: &str) -> Result<Self, ApiError> {
         let invalid = |message: &str| ApiError::new(ErrorCode::Unsupported, message).bad_request();
         let mut parameters = Vec::new();
@@ -19,8 +22,7 @@ impl Query {
                 return Err(invalid("the request has too many parameters"));
             }
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let decode = |text: &str| percent_decode(&text.replace('+', " "));
-            match (decode(name), decode(value)) {
+            match (percent_decode(name), percent_decode(value)) {
                 (Some(name), Some(value)) => parameters.push((name, value)),
                 _ => return Err(invalid("a parameter is not percent-encoded text")),
             }
@@ -82,12 +84,14 @@ mod tests {
     #[test]
     fn parameters_are_decoded() {
         let query =
-            Query::parse("n=5&last=a%2Fb&&tag=x&tag=y+z&flag&artifactType=a/b%2Bjson").unwrap();
+            Query::parse("n=5&last=a%2Fb&&tag=x&tag=y+z&flag&artifactType=a/b%2Bjson&a+b=%20")
+                .unwrap();
         assert_eq!(query.get("n"), Some("5"));
         assert_eq!(query.get("last"), Some("a/b"));
-        assert_eq!(query.all("tag").collect::<Vec<_>>(), ["x", "y z"]);
+        assert_eq!(query.all("tag").collect::<Vec<_>>(), ["x", "y+z"]);
         assert_eq!(query.get("flag"), Some(""));
         assert_eq!(query.get("artifactType"), Some("a/b+json"));
+        assert_eq!(query.get("a+b"), Some(" "));
         assert_eq!(query.get("missing"), None);
     }
 

@@ -134,6 +134,25 @@ async fn many_referrers_come_in_pages() {
     assert_eq!((seen.len(), pages), (5, 2));
 }
 
+/// Media types have plus signs, and not every client encodes them: where a plus
+/// is taken for a space, as in forms, the filter finds nothing.
+#[tokio::test]
+async fn a_filter_may_have_a_plus_sign() {
+    let server = Server::start().await;
+    server.push("a", b"{}").await;
+    let subject = descriptor(OCI_MANIFEST, b"subject");
+    let digest = Digest::sha256(b"subject");
+    let sbom = artifact(&subject, Some("application/spdx+json"), "1");
+    server.push_manifest("a", "sbom", &sbom).await;
+    for query in ["application/spdx+json", "application%2Fspdx%2Bjson"] {
+        let path = format!("/v2/a/referrers/{digest}?artifactType={query}");
+        let (entries, response) = list(&server, &path).await;
+        assert_eq!(entries.len(), 1, "{query}");
+        assert_eq!(entries[0]["artifactType"], "application/spdx+json");
+        assert_eq!(header(&response, "oci-filters-applied"), "artifactType");
+    }
+}
+
 /// What clients have recorded by tag, where no registry did it for them.
 #[tokio::test]
 async fn the_fallback_tag_is_part_of_the_list() {
