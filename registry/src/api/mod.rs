@@ -10,6 +10,7 @@ mod blobs;
 mod body;
 mod conditional;
 mod error;
+mod forwarded;
 mod manifests;
 mod page;
 mod query;
@@ -116,10 +117,11 @@ async fn respond<S: Storage>(
     let (parts, incoming) = request.into_parts();
     let mut body = Body::new(incoming);
     let result = dispatch(shared, &parts, &mut body, transfers).await;
-    let answer = result.unwrap_or_else(|error| {
+    let mut answer = result.unwrap_or_else(|error| {
         error.log(&parts);
         error.into_answer()
     });
+    forwarded::publish(&parts.headers, &mut answer);
     // A client that is still sending would not read the answer. One that waits
     // for permission to send must not get it.
     let is_refused = answer.status().is_client_error() || answer.status().is_server_error();

@@ -8,6 +8,7 @@ mod support;
 mod blobs;
 mod hostile;
 mod manifests;
+mod proxy;
 mod ranges;
 mod referrers;
 mod service;
