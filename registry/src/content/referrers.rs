@@ -77,10 +77,16 @@ impl<S: Storage> Registry<S> {
             }
         }
         if last.is_none() {
-            let fallback = self.fallback_entries(repository, subject).await?;
-            entries.extend(
-                fallback.into_iter().filter(|entry| is_wanted(entry) && seen.insert(entry.digest)),
-            );
+            for entry in self.fallback_entries(repository, subject).await? {
+                // Clients leave the entries of what they delete to the registry.
+                let key = Key::manifest(repository, &entry.digest);
+                if is_wanted(&entry)
+                    && seen.insert(entry.digest)
+                    && self.storage.stamp(&key).await?.is_some()
+                {
+                    entries.push(entry);
+                }
+            }
         }
         Ok(ReferrersPage { index: Index::new(entries), next })
     }

@@ -173,6 +173,12 @@ async fn the_fallback_tag_is_part_of_the_list() {
     assert_eq!(list(&server, &path).await.0.len(), 2, "one of each, none twice");
     let (entries, _) = list(&server, &format!("{path}?artifactType=application/x")).await;
     assert_eq!(entries.len(), 1);
+    // A client that deletes a manifest leaves the tag as it is.
+    let gone = Digest::sha256(by_tag.to_string().as_bytes());
+    assert_eq!(server.delete(&format!("/v2/a/manifests/{gone}")).await.status(), 202);
+    let (entries, _) = list(&server, &path).await;
+    assert_eq!(entries.len(), 1);
+    assert_eq!(entries[0]["artifactType"], "application/y");
     // A tag of that form that is no index does no harm.
     let other = Digest::sha256(b"other");
     server.push_manifest("a", &format!("sha256-{}", other.hex()), &by_tag).await;
