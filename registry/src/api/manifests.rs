@@ -8,7 +8,7 @@ use super::body::Body;
 use super::error::{ApiError, ErrorCode};
 use super::respond::{self, DOCKER_CONTENT_DIGEST, OCI_SUBJECT, OCI_TAG};
 use super::{Answer, Call, conditional};
-use crate::content::{MAX_TAGS_PER_PUT, ManifestReference, PutManifest, Registry};
+use crate::content::{MAX_TAGS_PER_PUT, ManifestReference, PushedManifest, PutManifest, Registry};
 use crate::storage::Storage;
 
 /// distribution-spec, "Pulling manifests". The stored type is returned whatever
@@ -70,7 +70,8 @@ pub(super) async fn put<S: Storage>(
         content_type: call.header(CONTENT_TYPE).map(str::to_owned),
         body,
     };
-    let (digest, subject) = registry.put_manifest(repository, put).await?;
+    let pushed = registry.put_manifest(repository, put).await?;
+    let PushedManifest { digest, subject, missing } = pushed;
     let mut answer = respond::created(&format!("/v2/{repository}/manifests/{digest}"), &digest);
     if let Some(subject) = subject {
         respond::set(&mut answer, OCI_SUBJECT, &subject.to_string());
@@ -78,6 +79,11 @@ pub(super) async fn put<S: Storage>(
     if !tags.is_empty() {
         let names: Vec<&str> = tags.iter().map(Tag::as_str).collect();
         respond::set(&mut answer, OCI_TAG, &names.join(", "));
+    }
+    if !missing.is_empty() {
+        let missing: Vec<String> = missing.iter().map(ToString::to_string).collect();
+        let list = missing.join(", ");
+        respond::warn(&mut answer, &format!("{repository} does not have {list}"));
     }
     Ok(answer)
 }

@@ -14,6 +14,7 @@ pub(super) const DOCKER_UPLOAD_UUID: HeaderName = HeaderName::from_static("docke
 pub(super) const OCI_SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 pub(super) const OCI_TAG: HeaderName = HeaderName::from_static("oci-tag");
 pub(super) const OCI_FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
+const WARNING: HeaderName = HeaderName::from_static("warning");
 const DOCKER_API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
 
 /// Returns a response without a body.
@@ -50,6 +51,15 @@ pub(super) fn api_version(answer: &mut Answer) {
 pub(super) fn set(answer: &mut Answer, name: HeaderName, value: &str) {
     let value = HeaderValue::try_from(value).expect("made of names, numbers and digests");
     answer.headers_mut().insert(name, value);
+}
+
+/// Adds a warning that clients show to their users: distribution-spec,
+/// "Warnings". `text` is made of names and digests.
+///
+/// All warnings of an answer may have 4096 bytes; one that lists a few digests
+/// has fewer than 1500.
+pub(super) fn warn(answer: &mut Answer, text: &str) {
+    set(answer, WARNING, &format!("299 - \"{text}\""));
 }
 
 /// Returns the answer to something that now exists.

@@ -79,6 +79,18 @@ pub struct PutManifest {
     pub body: Bytes,
 }
 
+/// A manifest that was pushed.
+#[derive(Clone, Debug)]
+pub struct PushedManifest {
+    /// Its digest.
+    pub digest: Digest,
+    /// What it refers to.
+    pub subject: Option<Digest>,
+    /// The first few of the things it names that the repository does not have,
+    /// where the operator lets it miss some.
+    pub missing: Vec<Digest>,
+}
+
 /// What stands before a stored manifest's body, on a line of its own.
 #[derive(Debug, Serialize, Deserialize)]
 struct Header {
@@ -177,7 +189,7 @@ impl<S: Storage> Registry<S> {
         Ok(Some(manifest))
     }
 
-    /// Stores a manifest and sets its tags; returns its digest and subject.
+    /// Stores a manifest and sets its tags.
     ///
     /// # Errors
     /// [`Error::ManifestInvalid`], [`Error::DigestMismatch`] and
@@ -186,7 +198,7 @@ impl<S: Storage> Registry<S> {
         &self,
         repository: &Repository,
         put: PutManifest,
-    ) -> Result<(Digest, Option<Digest>)> {
+    ) -> Result<PushedManifest> {
         let digest = match &put.reference {
             ManifestReference::Tag(_) => Digest::sha256(&put.body),
             ManifestReference::Digest(expected) => {
@@ -203,7 +215,7 @@ impl<S: Storage> Registry<S> {
         if let ManifestReference::Tag(tag) = put.reference {
             tags.push(tag);
         }
-        self.secure(repository, &digest, &links, &tags).await?;
+        let missing = self.secure(repository, &digest, &links, &tags).await?;
         let subject = links.subject;
         if let Some(subject) = subject {
             let mut entry = Descriptor::new(media_type.clone(), digest, put.body.len() as u64);
@@ -229,10 +241,11 @@ impl<S: Storage> Registry<S> {
             }
             self.storage.put_new(&key, record.clone()).await?;
         }
-        Ok((digest, subject))
+        Ok(PushedManifest { digest, subject, missing })
     }
 
-    /// Pins what a manifest needs, and makes sure that it is there.
+    /// Pins what a manifest needs, and makes sure that it is there; returns what
+    /// may be missing and is.
     ///
     /// The check before spares the storage the pins of hopeless pushes; the one
     /// after is what counts, because from then on nothing can be collected.
@@ -242,7 +255,7 @@ impl<S: Storage> Registry<S> {
         digest: &Digest,
         links: &Links,
         tags: &[Tag],
-    ) -> Result<()> {
+    ) -> Result<Vec<Digest>> {
         if links.needed.len() > MAX_LINKS {
             return Err(Error::ManifestInvalid {
                 reason: format!(
@@ -263,10 +276,7 @@ impl<S: Storage> Registry<S> {
         self.check_links(repository, links).await
     }
 
-    async fn check_links(&self, repository: &Repository, links: &Links) -> Result<()> {
-        if self.options.allow_missing {
-            return Ok(());
-        }
+    async fn check_links(&self, repository: &Repository, links: &Links) -> Result<Vec<Digest>> {
         let mut missing = Vec::new();
         for digest in &links.needed {
             // Children of an index are manifests; some builders' caches are
@@ -280,8 +290,8 @@ impl<S: Storage> Registry<S> {
                 break;
             }
         }
-        match missing.is_empty() {
-            true => Ok(()),
+        match missing.is_empty() || self.options.allow_missing {
+            true => Ok(missing),
             false => Err(Error::ManifestBlobUnknown { missing, repository: repository.clone() }),
         }
     }

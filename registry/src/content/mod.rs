@@ -31,7 +31,9 @@ use crate::storage::{self, Storage, UploadId};
 
 use cache::ManifestCache;
 pub use error::{Error, Result};
-pub use manifests::{MAX_TAGS_PER_PUT, ManifestReference, PutManifest, StoredManifest};
+pub use manifests::{
+    MAX_TAGS_PER_PUT, ManifestReference, PushedManifest, PutManifest, StoredManifest,
+};
 pub use referrers::ReferrersPage;
 pub use tags::{Page, PageRequest};
 use uploads::Budget;

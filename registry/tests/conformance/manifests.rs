@@ -173,6 +173,38 @@ async fn a_manifest_needs_what_it_names() {
     assert_eq!(response.status(), StatusCode::CREATED);
 }
 
+/// Sparse images and indexes: what is missing stays missing, and is named in a
+/// warning of the specification's form.
+#[tokio::test]
+async fn what_a_sparse_manifest_misses_is_told() {
+    let server = Server::with(Options { allow_missing: true, allow_delete: true }).await;
+    let here = server.push_image("a", "here", "x").await;
+    let image = server.image("a", "x").await;
+    let far = manifest(b"{}", b"layer");
+    let sparse = index(&[&image, &far]);
+    let body = sparse.to_string();
+    let missing = Digest::sha256(far.to_string().as_bytes());
+    let response = server.put_manifest("a", "sparse", OCI_INDEX, body.as_bytes()).await;
+    assert_eq!(response.status(), StatusCode::CREATED);
+    assert_eq!(header(&response, "warning"), format!("299 - \"a does not have {missing}\""));
+    assert_eq!(server.get("/v2/a/manifests/sparse").await.text().await.unwrap(), body);
+    assert_eq!(server.status(&format!("/v2/a/manifests/{here}")).await, 200);
+    assert_eq!(server.status(&format!("/v2/a/manifests/{missing}")).await, 404);
+    // It may come later; then there is nothing to warn of.
+    server.push("a", b"{}").await;
+    server.push("a", b"layer").await;
+    server.push_manifest("a", "far", &far).await;
+    let response = server.put_manifest("a", "sparse", OCI_INDEX, body.as_bytes()).await;
+    assert_eq!(header_of(response.headers(), "warning"), None);
+    // However much is missing: all warnings together have at most 4096 bytes.
+    let children: Vec<_> =
+        (0..1000u32).map(|number| manifest(b"{}", &number.to_le_bytes())).collect();
+    let all = index(&children.iter().collect::<Vec<_>>()).to_string();
+    let response = server.put_manifest("a", "all", OCI_INDEX, all.as_bytes()).await;
+    assert_eq!(response.status(), StatusCode::CREATED);
+    assert!(header(&response, "warning").len() < 4096);
+}
+
 #[tokio::test]
 async fn what_is_not_a_manifest_is_refused() {
     let server = Server::start().await;
