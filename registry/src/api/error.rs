@@ -163,12 +163,14 @@ impl From<content::Error> for ApiError {
             E::ManifestInvalid { .. } => ErrorCode::ManifestInvalid,
             E::ManifestBlobUnknown { .. } => ErrorCode::ManifestBlobUnknown,
             E::RepositoryUnknown { .. } => ErrorCode::NameUnknown,
+            E::ConditionFailed { .. } => ErrorCode::Denied,
             E::Forbidden { .. } => ErrorCode::Unsupported,
             E::Storage(cause) => return Self::from_storage(cause).because(error),
         };
         let api = Self::new(code, error.to_string());
         match &error {
             E::OutOfOrder { .. } => api.with_status(StatusCode::RANGE_NOT_SATISFIABLE),
+            E::ConditionFailed { .. } => api.with_status(StatusCode::PRECONDITION_FAILED),
             E::Interrupted { .. } => api.because(error),
             _ => api,
         }

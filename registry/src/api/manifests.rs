@@ -68,6 +68,7 @@ pub(super) async fn put<S: Storage>(
         reference: reference.clone(),
         tags: tags.clone(),
         content_type: call.header(CONTENT_TYPE).map(str::to_owned),
+        conditions: conditional::conditions(&call.parts.headers),
         body,
     };
     let pushed = registry.put_manifest(repository, put).await?;

@@ -74,6 +74,14 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// The name stands for something else than the client demands.
+    #[error("{reference} of {repository} is not what the request expects")]
+    ConditionFailed {
+        /// The tag or digest.
+        reference: ManifestReference,
+        /// Where it was looked for.
+        repository: Repository,
+    },
     /// A manifest names content that the repository does not have.
     #[error("the manifest names {} that {repository} does not have", list(missing))]
     ManifestBlobUnknown {
@@ -103,6 +111,10 @@ impl Error {
     /// The upload is not there for this repository, whatever it may be for others.
     pub(crate) fn upload_unknown(id: UploadId, repository: &Repository) -> Self {
         Self::UploadUnknown { id: id.to_string(), repository: repository.clone() }
+    }
+
+    pub(super) fn condition_failed(reference: &ManifestReference, repository: &Repository) -> Self {
+        Self::ConditionFailed { reference: reference.clone(), repository: repository.clone() }
     }
 }
 

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use oci::{Descriptor, Digest, Document, MediaType, Repository, Tag};
 use serde::{Deserialize, Serialize};
 
-use super::{Error, Registry, Result};
+use super::{Conditions, Error, Registry, Result};
 use crate::storage::{Key, Storage};
 
 /// How many tags one push by digest may set. The specification asks for ten;
@@ -75,6 +75,8 @@ pub struct PutManifest {
     pub tags: Vec<Tag>,
     /// The request's content type, as it came.
     pub content_type: Option<String>,
+    /// What must hold, or nothing is changed.
+    pub conditions: Conditions,
     /// Its bytes.
     pub body: Bytes,
 }
@@ -193,7 +195,8 @@ impl<S: Storage> Registry<S> {
     ///
     /// # Errors
     /// [`Error::ManifestInvalid`], [`Error::DigestMismatch`] and
-    /// [`Error::ManifestBlobUnknown`] say what is wrong with it.
+    /// [`Error::ManifestBlobUnknown`] say what is wrong with it;
+    /// [`Error::ConditionFailed`].
     pub async fn put_manifest(
         &self,
         repository: &Repository,
@@ -210,10 +213,11 @@ impl<S: Storage> Registry<S> {
             }
         };
         let (document, media_type) = parse(&put)?;
+        self.check_conditions(repository, &put).await?;
         let links = Links::of(document);
         let mut tags = put.tags;
-        if let ManifestReference::Tag(tag) = put.reference {
-            tags.push(tag);
+        if let ManifestReference::Tag(tag) = &put.reference {
+            tags.push(tag.clone());
         }
         let missing = self.secure(repository, &digest, &links, &tags).await?;
         let subject = links.subject;
@@ -228,11 +232,22 @@ impl<S: Storage> Registry<S> {
         let pushed_s = self.now_s();
         let media_type = media_type.to_string();
         let record = encode(&Header { media_type: media_type.clone(), pushed_s }, &put.body);
-        self.storage.put_new(&key, record.clone()).await?;
+        let must_be_new = put.conditions.must_be_new();
+        let is_new = self.storage.put_new(&key, record.clone()).await?;
+        if must_be_new && !is_new && matches!(put.reference, ManifestReference::Digest(_)) {
+            return Err(Error::condition_failed(&put.reference, repository));
+        }
         let tag_record =
             TagRecord { digest, size: put.body.len() as u64, media_type, pushed_s }.encode();
         for tag in &tags {
-            self.storage.put(&Key::tag(repository, tag), tag_record.clone()).await?;
+            let key = Key::tag(repository, tag);
+            if must_be_new && matches!(put.reference, ManifestReference::Tag(_)) {
+                if !self.storage.put_new(&key, tag_record.clone()).await? {
+                    return Err(Error::condition_failed(&put.reference, repository));
+                }
+            } else {
+                self.storage.put(&key, tag_record.clone()).await?;
+            }
         }
         // A delete of the same manifest may have come between it and its tags.
         for _ in 0..MAX_RESTORES {

@@ -16,6 +16,7 @@
 
 mod blobs;
 mod cache;
+mod condition;
 mod error;
 mod manifests;
 mod referrers;
@@ -30,6 +31,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::storage::{self, Storage, UploadId};
 
 use cache::ManifestCache;
+pub use condition::{Conditions, EntityTags};
 pub use error::{Error, Result};
 pub use manifests::{
     MAX_TAGS_PER_PUT, ManifestReference, PushedManifest, PutManifest, StoredManifest,

@@ -205,6 +205,67 @@ async fn what_a_sparse_manifest_misses_is_told() {
     assert!(header(&response, "warning").len() < 4096);
 }
 
+/// Clients that keep a list under a tag (referrers without our help) must not
+/// overwrite each other's.
+#[tokio::test]
+async fn a_push_may_depend_on_what_the_tag_names() {
+    let server = Server::start().await;
+    let images = [server.image("a", "1").await, server.image("a", "2").await];
+    let [one, two] = images.each_ref().map(|image| Digest::sha256(image.to_string().as_bytes()));
+    let put = |tag: &str, number: usize, condition: &'static str, value: String| {
+        let request = server
+            .request(Method::PUT, &format!("/v2/a/manifests/{tag}"))
+            .header("content-type", OCI_MANIFEST)
+            .header(condition, value)
+            .body(images[number].to_string());
+        async move { request.send().await.unwrap() }
+    };
+    let any = || "*".to_owned();
+    let quoted = |digest: &Digest| format!("\"{digest}\"");
+    expect_error(put("t", 0, "if-match", any()).await, (412, "DENIED")).await;
+    expect_error(server.get("/v2/a/tags/list").await, (404, "NAME_UNKNOWN")).await;
+    assert_eq!(put("t", 0, "if-none-match", any()).await.status(), 201);
+    expect_error(put("t", 1, "if-none-match", any()).await, (412, "DENIED")).await;
+    expect_error(put("t", 1, "if-match", quoted(&two)).await, (412, "DENIED")).await;
+    expect_error(put("t", 1, "if-none-match", quoted(&one)).await, (412, "DENIED")).await;
+    let tag = server.get("/v2/a/manifests/t").await;
+    assert_eq!(header(&tag, "docker-content-digest"), one.to_string());
+    // With the entity tag that a GET has given.
+    assert_eq!(put("t", 1, "if-match", header(&tag, "etag")).await.status(), 201);
+    expect_error(put("t", 0, "if-match", quoted(&one)).await, (412, "DENIED")).await;
+    assert_eq!(put("t", 0, "if-none-match", quoted(&one)).await.status(), 201);
+    // The same for digests.
+    let by_digest = two.to_string();
+    expect_error(put(&by_digest, 1, "if-none-match", any()).await, (412, "DENIED")).await;
+    assert_eq!(put(&by_digest, 1, "if-match", any()).await.status(), 201);
+}
+
+/// Of many that create a tag at once, one does.
+#[tokio::test]
+async fn a_new_tag_is_made_once() {
+    let server = Server::start().await;
+    let mut pushes = Vec::new();
+    for seed in 0..8 {
+        let image = server.image("a", &seed.to_string()).await;
+        let request = server
+            .request(Method::PUT, "/v2/a/manifests/first")
+            .header("content-type", OCI_MANIFEST)
+            .header("if-none-match", "*")
+            .body(image.to_string());
+        pushes.push(tokio::spawn(async move { request.send().await.unwrap() }));
+    }
+    let mut winners = Vec::new();
+    for push in pushes {
+        let response = push.await.unwrap();
+        match response.status().as_u16() {
+            201 => winners.push(header(&response, "docker-content-digest")),
+            status => assert_eq!(status, 412),
+        }
+    }
+    let tagged = header(&server.get("/v2/a/manifests/first").await, "docker-content-digest");
+    assert_eq!(winners, [tagged]);
+}
+
 #[tokio::test]
 async fn what_is_not_a_manifest_is_refused() {
     let server = Server::start().await;
