@@ -12,6 +12,7 @@ mod conditional;
 mod error;
 mod forwarded;
 mod manifests;
+mod namespace;
 mod page;
 mod query;
 mod range;
@@ -142,9 +143,10 @@ async fn dispatch<S: Storage>(
 ) -> Result<Answer, ApiError> {
     let route = Route::parse(&parts.method, parts.uri.path())?;
     let query = Query::parse(parts.uri.query().unwrap_or_default())?;
-    let call = Call { parts, query, transfers };
     let registry = &shared.registry;
-    match (route, parts.method.as_str()) {
+    let (route, namespace) = namespace::scope(registry, &parts.method, &query, route).await?;
+    let call = Call { parts, query, transfers };
+    let answer = match (route, parts.method.as_str()) {
         (Route::Base, "GET" | "HEAD") => Ok(base::version()),
         (Route::Live, "GET" | "HEAD") => Ok(base::live()),
         (Route::Ready, "GET" | "HEAD") => base::ready(shared).await,
@@ -184,5 +186,6 @@ async fn dispatch<S: Storage>(
             referrers::get(registry, &call, &repository, &digest).await
         }
         (route, _) => Err(ApiError::method(route.methods())),
-    }
+    };
+    answer.map(|answer| respond::within(answer, namespace))
 }

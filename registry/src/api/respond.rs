@@ -14,6 +14,7 @@ pub(super) const DOCKER_UPLOAD_UUID: HeaderName = HeaderName::from_static("docke
 pub(super) const OCI_SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 pub(super) const OCI_TAG: HeaderName = HeaderName::from_static("oci-tag");
 pub(super) const OCI_FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
+const OCI_NAMESPACE: HeaderName = HeaderName::from_static("oci-namespace");
 const WARNING: HeaderName = HeaderName::from_static("warning");
 const DOCKER_API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
 
@@ -51,6 +52,14 @@ pub(super) fn api_version(answer: &mut Answer) {
 pub(super) fn set(answer: &mut Answer, name: HeaderName, value: &str) {
     let value = HeaderValue::try_from(value).expect("made of names, numbers and digests");
     answer.headers_mut().insert(name, value);
+}
+
+/// Says in which namespace the answer was found, if the client named one.
+pub(super) fn within(mut answer: Answer, namespace: Option<HeaderValue>) -> Answer {
+    if let Some(namespace) = namespace {
+        answer.headers_mut().insert(OCI_NAMESPACE, namespace);
+    }
+    answer
 }
 
 /// Adds a warning that clients show to their users: distribution-spec,

@@ -87,12 +87,20 @@ impl<S: Storage> Registry<S> {
         }
     }
 
+    /// Returns whether a manifest was ever pushed to the repository.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    pub async fn has_repository(&self, repository: &Repository) -> Result<bool> {
+        Ok(self.storage.stamp(&Key::catalog(repository)).await?.is_some())
+    }
+
     /// Lists the tags of a repository.
     ///
     /// # Errors
     /// [`Error::RepositoryUnknown`] where nothing was ever pushed to it.
     pub async fn tags(&self, repository: &Repository, page: &PageRequest) -> Result<Page> {
-        if self.storage.stamp(&Key::catalog(repository)).await?.is_none() {
+        if !self.has_repository(repository).await? {
             return Err(Error::RepositoryUnknown { repository: repository.clone() });
         }
         let listed = self

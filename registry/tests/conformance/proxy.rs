@@ -1,10 +1,11 @@
-//! Behind a proxy: what a client is told to ask next must reach us again.
+//! Behind a proxy: what a client is told to ask next must reach us again. As a
+//! mirror: clients say whose content they mean.
 
 use oci::Digest;
 use reqwest::header::HeaderMap;
-use reqwest::{Method, Response};
+use reqwest::{Method, Response, StatusCode};
 
-use crate::support::{Server, header, header_of, with_query};
+use crate::support::{Server, expect_error, header, header_of, with_query};
 
 async fn send(server: &Server, method: Method, path: &str, headers: &[(&str, &str)]) -> Response {
     let mut request = server.request(method, path);
@@ -81,6 +82,47 @@ async fn a_prefix_that_a_proxy_took_off_comes_back() {
             }
         }
     }
+}
+
+/// `ns` says which registry a mirror's client means. It is a key among what we
+/// hold and never an address to dial.
+#[tokio::test]
+async fn a_namespace_finds_what_was_pushed_for_it() {
+    let server = Server::start().await;
+    let scoped = server.push_image("docker.io/library/app", "v1", "theirs").await;
+    let plain = server.push_image("library/app", "v1", "ours").await;
+    let layer = Digest::sha256(b"layer theirs");
+    let namespace = |headers: &HeaderMap| header_of(headers, "oci-namespace");
+    for (path, found) in [
+        ("/v2/library/app/manifests/v1?ns=docker.io".to_owned(), true),
+        (format!("/v2/library/app/manifests/{scoped}?ns=docker.io"), true),
+        (format!("/v2/library/app/blobs/{layer}?ns=docker.io"), true),
+        ("/v2/library/app/tags/list?ns=docker.io".to_owned(), true),
+        (format!("/v2/library/app/referrers/{scoped}?ns=docker.io"), true),
+        // Where nothing was pushed for the namespace, it is not looked at.
+        ("/v2/library/app/manifests/v1?ns=quay.io".to_owned(), false),
+        ("/v2/library/app/manifests/v1?ns=127.0.0.1:1".to_owned(), false),
+        ("/v2/library/app/manifests/v1?ns=".to_owned(), false),
+        ("/v2/library/app/manifests/v1?ns=../docker.io".to_owned(), false),
+    ] {
+        let (get, head) = (server.get(&path).await, server.head(&path).await);
+        assert_eq!((get.status(), head.status()), (StatusCode::OK, StatusCode::OK), "{path}");
+        let expected = found.then(|| "docker.io".to_owned());
+        assert_eq!(namespace(get.headers()), expected, "{path}");
+        assert_eq!(namespace(head.headers()), expected, "{path}");
+        if path.contains("/v1") {
+            let digest = if found { scoped } else { plain };
+            assert_eq!(header(&get, "docker-content-digest"), digest.to_string(), "{path}");
+        }
+    }
+    // What the namespace lacks is not taken from elsewhere.
+    let path = format!("/v2/library/app/manifests/{plain}?ns=docker.io");
+    expect_error(server.get(&path).await, (404, "MANIFEST_UNKNOWN")).await;
+    // Only pulls have a namespace.
+    let response = server.delete("/v2/library/app/manifests/v1?ns=docker.io").await;
+    assert_eq!((response.status().as_u16(), namespace(response.headers())), (202, None));
+    assert_eq!(server.tags("docker.io/library/app").await, ["v1"]);
+    assert_eq!(server.tags("library/app").await, [""; 0]);
 }
 
 fn link_of(headers: &HeaderMap) -> Option<String> {
