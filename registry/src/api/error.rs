@@ -199,3 +199,45 @@ impl ApiError {
         Self { cause: Some(cause), ..self }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::UploadId;
+
+    /// Who is told to come back is told when, and nobody is told a path of ours.
+    #[test]
+    fn storage_errors_say_what_a_client_may_know() {
+        let place = || "/var/lib/secret".to_owned();
+        let io = || std::io::Error::other("disk on fire");
+        let busy = storage::Error::Busy { id: UploadId::from_random([7; 16]) };
+        for (error, status, code, retry) in [
+            (busy, 429, "TOOMANYREQUESTS", Some("1")),
+            (storage::Error::Full { action: "write", place: place() }, 507, "DENIED", None),
+            (
+                storage::Error::Io { action: "write", place: place(), source: io() },
+                500,
+                "UNSUPPORTED",
+                None,
+            ),
+            (
+                storage::Error::Format { place: place(), reason: "odd".to_owned() },
+                500,
+                "UNSUPPORTED",
+                None,
+            ),
+        ] {
+            let error = ApiError::from(content::Error::Storage(error));
+            assert_eq!(error.code.as_str(), code);
+            assert!(!error.message.contains("secret"), "{}", error.message);
+            assert!(!error.message.contains("fire"), "{}", error.message);
+            let answer = error.into_answer();
+            assert_eq!(answer.status().as_u16(), status);
+            let given = answer.headers().get(RETRY_AFTER).map(|value| value.to_str().unwrap());
+            assert_eq!(given, retry);
+        }
+        let stopping = ApiError::unavailable().into_answer();
+        assert_eq!(stopping.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(stopping.headers()[RETRY_AFTER], "1");
+    }
+}

@@ -13,4 +13,5 @@ mod ranges;
 mod referrers;
 mod service;
 mod tags;
+mod traps;
 mod uploads;
