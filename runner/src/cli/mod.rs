@@ -10,6 +10,7 @@ mod pull;
 mod report;
 mod rm;
 mod run;
+mod start;
 mod stop;
 mod table;
 mod template;
@@ -50,6 +51,9 @@ struct Cli {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     Run(Box<run::RunArgs>),
+    Create(Box<run::CreateArgs>),
+    Start(start::StartArgs),
+    Restart(start::RestartArgs),
     Ps(ps::PsArgs),
     Logs(logs::LogsArgs),
     Exec(exec::ExecArgs),
@@ -103,9 +107,12 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
     }
     let context = Context { root: cli.root.unwrap_or_else(default_root) };
-    let is_run = matches!(cli.command, Command::Run(_));
+    let is_run = matches!(cli.command, Command::Run(_) | Command::Create(_));
     let result = match cli.command {
         Command::Run(args) => run::run(*args, &context),
+        Command::Create(args) => run::create(*args, &context),
+        Command::Start(args) => start::start(&args, &context),
+        Command::Restart(args) => start::restart(&args, &context),
         Command::Ps(args) => ps::run(&args, &context),
         Command::Logs(args) => logs::run(&args, &context),
         Command::Exec(args) => exec::run(args, &context),

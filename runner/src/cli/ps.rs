@@ -189,7 +189,14 @@ mod tests {
             boot_id: String::new(),
             started: at(100),
         };
-        let exit = ExitRecord { code: 137, signal: Some(9), oom_killed: false, finished: at(340) };
+        let exit = ExitRecord {
+            pid: Some(1),
+            start_time: Some(1),
+            code: 137,
+            signal: Some(9),
+            oom_killed: false,
+            finished: at(340),
+        };
         for (status, expected) in [
             (Status::Created, "Created"),
             (Status::Running(running.clone()), "Up 5 minutes"),

@@ -8,13 +8,14 @@ use anyhow::{Context as _, bail};
 use oci::Platform;
 
 use crate::engine::config::{LimitsConfig, SecurityConfig};
-use crate::engine::image;
+use crate::engine::launch::Prepared;
 use crate::engine::name::Name;
 use crate::engine::options::{
     Bytes, Capability, Cpus, EnvEntry, Label, MountRequest, NetworkMode, PidsLimit, PullPolicy,
     SeccompChoice, SecurityOption, Signal, SwapLimit, Ulimit, parse_env_file,
 };
 use crate::engine::request::Request;
+use crate::engine::{Engine, image};
 
 use super::{Context, caller_env, pull, report};
 
@@ -29,15 +30,35 @@ use super::{Context, caller_env, pull, report};
     override_usage = "rrun run [OPTIONS] IMAGE [COMMAND] [ARGUMENT]..."
 )]
 pub(super) struct RunArgs {
+    /// Run in the background and print the container's id
+    #[arg(short, long)]
+    detach: bool,
+    #[command(flatten)]
+    container: ContainerArgs,
+}
+
+/// Make a container without starting it, and print its id
+///
+/// `rrun start` starts it.
+#[derive(Debug, clap::Args)]
+#[command(
+    disable_help_flag = true,
+    override_usage = "rrun create [OPTIONS] IMAGE [COMMAND] [ARGUMENT]..."
+)]
+pub(super) struct CreateArgs {
+    #[command(flatten)]
+    container: ContainerArgs,
+}
+
+/// What a new container is like.
+#[derive(Debug, clap::Args)]
+struct ContainerArgs {
     /// Print help
     #[arg(long, action = clap::ArgAction::Help)]
     help: Option<bool>,
     /// Remove the container when it ends
     #[arg(long)]
     rm: bool,
-    /// Run in the background and print the container's id
-    #[arg(short, long)]
-    detach: bool,
     /// Keep standard input open
     #[arg(short, long)]
     interactive: bool,
@@ -132,20 +153,27 @@ pub(super) struct RunArgs {
     image: Vec<String>,
 }
 
-pub(super) fn run(args: RunArgs, context: &Context) -> anyhow::Result<u8> {
-    if args.tty && args.interactive && !args.detach && !io::stdin().is_terminal() {
-        bail!("-i and -t together need a terminal as standard input");
-    }
-    let reference = args.image.first().cloned().unwrap_or_default();
+pub(super) fn create(args: CreateArgs, context: &Context) -> anyhow::Result<u8> {
+    let args = args.container;
     let cidfile = args.cidfile.as_deref().map(CidFile::create).transpose()?;
     let engine = context.engine()?;
-    let platform = args.platform.clone().unwrap_or_else(Platform::host);
-    let image = image::resolve(engine.store(), &reference, args.pull, &platform, |reference| {
-        pull::pull(engine.store(), reference, &platform, args.insecure)
-    })?;
-    let name = args.name.clone();
-    let detach = args.detach;
-    let prepared = engine.create(args.request()?, name.as_ref(), &image, caller_env)?;
+    let prepared = args.create(&engine, false, false)?;
+    if let Some(cidfile) = cidfile {
+        cidfile.keep(prepared.id().as_str())?;
+    }
+    writeln!(io::stdout(), "{}", prepared.keep())?;
+    Ok(0)
+}
+
+pub(super) fn run(args: RunArgs, context: &Context) -> anyhow::Result<u8> {
+    let RunArgs { detach, container: args } = args;
+    if args.tty && args.interactive && !detach && !io::stdin().is_terminal() {
+        bail!("-i and -t together need a terminal as standard input");
+    }
+    let cidfile = args.cidfile.as_deref().map(CidFile::create).transpose()?;
+    let interactive = args.interactive;
+    let engine = context.engine()?;
+    let prepared = args.create(&engine, detach, true)?;
     let id = prepared.id().clone();
     if detach {
         report::warn(&prepared.start_detached()?);
@@ -160,15 +188,28 @@ pub(super) fn run(args: RunArgs, context: &Context) -> anyhow::Result<u8> {
         report::warn(warnings);
         cidfile.map_or(Ok(()), |cidfile| cidfile.keep(id.as_str()))
     };
-    let code = prepared.run_attached(started, |text| report::warn(&[text.to_owned()]))?;
+    let code =
+        prepared.run_attached(interactive, started, |text| report::warn(&[text.to_owned()]))?;
     engine.tidy();
     Ok(u8::try_from(code & 0xff).unwrap_or(u8::MAX))
 }
 
-impl RunArgs {
+impl ContainerArgs {
+    /// Makes the container, pulling its image first if need be.
+    fn create(self, engine: &Engine, detach: bool, starts: bool) -> anyhow::Result<Prepared<'_>> {
+        let reference = self.image.first().cloned().unwrap_or_default();
+        let platform = self.platform.clone().unwrap_or_else(Platform::host);
+        let image =
+            image::resolve(engine.store(), &reference, self.pull, &platform, |reference| {
+                pull::pull(engine.store(), reference, &platform, self.insecure)
+            })?;
+        let name = self.name.clone();
+        Ok(engine.create(self.request(detach)?, name.as_ref(), &image, starts, caller_env)?)
+    }
+
     /// Turns the arguments into what the engine understands, reading the
     /// files they name.
-    fn request(self) -> anyhow::Result<Request> {
+    fn request(self, detach: bool) -> anyhow::Result<Request> {
         let mut env = Vec::new();
         for path in &self.env_file {
             let bytes =
@@ -222,7 +263,7 @@ impl RunArgs {
             hostname: self.hostname,
             terminal: self.tty,
             interactive: self.interactive,
-            detach: self.detach,
+            detach,
             remove: self.rm,
             init: self.init,
             read_only: self.read_only,
@@ -286,6 +327,12 @@ mod tests {
     use super::*;
     use clap::Parser as _;
 
+    impl RunArgs {
+        fn request(self) -> anyhow::Result<Request> {
+            self.container.request(self.detach)
+        }
+    }
+
     #[derive(Debug, clap::Parser)]
     struct Line {
         #[command(flatten)]
@@ -300,10 +347,11 @@ mod tests {
     #[test]
     fn flags_end_at_the_image() {
         let args = parse("--rm -it -e A=1 busybox sh -c -it --rm").unwrap();
-        assert!(args.rm && args.interactive && args.tty && !args.detach);
-        assert_eq!(args.image, ["busybox", "sh", "-c", "-it", "--rm"]);
+        let container = args.container;
+        assert!(container.rm && container.interactive && container.tty && !args.detach);
+        assert_eq!(container.image, ["busybox", "sh", "-c", "-it", "--rm"]);
         let args = parse("busybox -u x --rm").unwrap();
-        assert!(args.user.is_none() && !args.rm);
+        assert!(args.container.user.is_none() && !args.container.rm);
         let request = args.request().unwrap();
         assert_eq!(
             (request.image.as_str(), request.args),

@@ -14,6 +14,16 @@ use super::{Context, for_each};
 /// never hear of it; it is killed at once.
 #[derive(Debug, clap::Args)]
 pub(super) struct StopArgs {
+    #[command(flatten)]
+    grace: Grace,
+    /// Containers, by name or id
+    #[arg(required = true)]
+    containers: Vec<String>,
+}
+
+/// How long a container is waited for that was asked to end.
+#[derive(Debug, clap::Args)]
+pub(super) struct Grace {
     /// Seconds to wait before SIGKILL; -1 waits for ever
     #[arg(
         short = 't',
@@ -24,9 +34,13 @@ pub(super) struct StopArgs {
         allow_hyphen_values = true
     )]
     seconds: i64,
-    /// Containers, by name or id
-    #[arg(required = true)]
-    containers: Vec<String>,
+}
+
+impl Grace {
+    /// Returns the time; `None` is for ever.
+    pub(super) fn duration(&self) -> Option<Duration> {
+        u64::try_from(self.seconds).ok().map(Duration::from_secs)
+    }
 }
 
 /// Send a signal to running containers
@@ -42,9 +56,8 @@ pub(super) struct KillArgs {
 
 pub(super) fn stop(args: &StopArgs, context: &Context) -> anyhow::Result<u8> {
     let engine = context.engine()?;
-    let grace = u64::try_from(args.seconds).ok().map(Duration::from_secs);
     for_each(&args.containers, |name| {
-        engine.stop(&engine.containers().find(name)?, grace)?;
+        engine.stop(&engine.containers().find(name)?, args.grace.duration())?;
         Ok(writeln!(io::stdout(), "{name}")?)
     })
 }

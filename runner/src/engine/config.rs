@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use oci::Digest;
+use oci::{DiffId, Digest};
 use serde::{Deserialize, Serialize};
 
 use super::id::ContainerId;
@@ -63,6 +63,10 @@ pub struct ImageIdentity {
     pub reference: String,
     /// The image id: the digest of its config.
     pub id: Digest,
+    /// Its layers from the bottom, so that the container starts again although
+    /// the image has gone. Containers of earlier versions have none.
+    #[serde(default)]
+    pub layers: Vec<DiffId>,
 }
 
 /// A container's first process.

@@ -82,6 +82,23 @@ pub struct Claim {
 pub struct Ownership(File);
 
 impl Ownership {
+    /// Says that the container goes away when it ends: for whoever cleans up
+    /// after a crash, there may soon be no more than this.
+    ///
+    /// # Errors
+    ///
+    /// When the lock file cannot be written.
+    pub fn note_removal(&self, container: &Container) -> Result<()> {
+        let path = container.dir.join("lock");
+        let note = format!("{}\n{REMOVE}", container.config.name);
+        OpenOptions::new()
+            .write(true)
+            .truncate(true)
+            .open(&path)
+            .and_then(|mut file| file.write_all(note.as_bytes()))
+            .doing("write", &path)
+    }
+
     /// Returns a copy for a process that takes over: the container is owned
     /// until both are closed.
     ///
@@ -370,6 +387,16 @@ impl Container {
     /// When its state files cannot be read.
     pub fn status(&self) -> Result<Status> {
         Status::read(&self.dir)
+    }
+
+    /// Takes it in order to start it; `None` if somebody else makes, watches
+    /// or removes it.
+    ///
+    /// # Errors
+    ///
+    /// When its lock cannot be taken.
+    pub fn own(&self) -> Result<Option<Ownership>> {
+        own(&self.dir)
     }
 
     /// Removes it from `containers`. It must have ended.

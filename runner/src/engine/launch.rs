@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 
 use sandbox::log::LogWriter;
 use sandbox::shim::{self, ShimSpec};
@@ -9,6 +10,7 @@ use sandbox::{Exit, Sandboxed, Spec};
 use store::layers::{Snapshot, prepare_upper, snapshot_pins};
 use store::{Image, Pins};
 
+use super::config::Config;
 use super::containers::{Claim, Container, Ownership};
 use super::error::{Error, IoContext as _, Result};
 use super::id::ContainerId;
@@ -18,21 +20,24 @@ use super::options::Signal;
 use super::process::{boot_id, start_time};
 use super::request::{Identity, Request};
 use super::session::{Ends, Session};
-use super::state::{ExitRecord, Running, write_json};
-use super::{Engine, files, spec, stubs, volume};
+use super::state::{ExitRecord, Running, Status, write_json};
+use super::{Engine, cgroup, files, spec, stubs, volume};
 
-/// A container that is made and not yet started. Dropping it removes it.
+/// A container that is ready to be started. Dropping it removes one that was
+/// just made, and leaves one alone that was there before.
 #[derive(Debug)]
 pub struct Prepared<'e> {
     engine: &'e Engine,
     container: Container,
+    is_new: bool,
     /// Taken when the container is started.
     ownership: Option<Ownership>,
     spec: Spec,
 }
 
 impl Engine {
-    /// Makes a container from an image.
+    /// Makes a container from an image. With `starts` it is to be started at
+    /// once, and goes with this program if that does not happen.
     ///
     /// `caller_env` looks up a variable of the caller.
     ///
@@ -45,9 +50,10 @@ impl Engine {
         request: Request,
         name: Option<&Name>,
         image: &Image,
+        starts: bool,
         caller_env: impl Fn(&str) -> Option<String>,
     ) -> Result<Prepared<'_>> {
-        let claim = self.containers().claim(name, request.remove)?;
+        let claim = self.containers().claim(name, starts && request.remove)?;
         let identity = Identity {
             id: claim.id.clone(),
             name: claim.name.clone(),
@@ -58,13 +64,52 @@ impl Engine {
         let snapshot = self.stack(&claim, image)?;
         let dir = claim.dir();
         prepare_upper(dir, &snapshot)?;
-        let mut mounts = files::make(dir, &config)?;
-        mounts.extend(volume::make(dir, &config, || Ok(snapshot.view()?))?);
+        let spec = self.describe(dir, &config, &snapshot)?;
+        let (container, ownership) = claim.complete(config)?;
+        Ok(Prepared { engine: self, container, is_new: true, ownership: Some(ownership), spec })
+    }
+
+    /// Makes a container ready that was made before, and may have run before:
+    /// it keeps its files. `None` if it runs already.
+    ///
+    /// # Errors
+    ///
+    /// When somebody else starts or removes it, and when something it needs is
+    /// gone, such as the source of a bind mount.
+    pub fn prepare(&self, container: Container) -> Result<Option<Prepared<'_>>> {
+        if matches!(container.status()?, Status::Running(_)) {
+            return Ok(None);
+        }
+        let ownership = container
+            .own()?
+            .ok_or_else(|| Error::StillRunning { container: container.config.name.to_string() })?;
+        let config = &container.config;
+        let layers = &config.image.layers;
+        let snapshot = self.store().pinned_snapshot(layers)?.ok_or_else(|| Error::Invalid {
+            what: format!("the layers of container {} are not in the store", config.name),
+        })?;
+        // What an earlier start has left must not share the writable layer.
+        cgroup::destroy(&config.id)?;
+        let spec = self.describe(container.dir(), config, &snapshot)?;
+        if config.remove {
+            ownership.note_removal(&container)?;
+        }
+        Ok(Some(Prepared {
+            engine: self,
+            container,
+            is_new: false,
+            ownership: Some(ownership),
+            spec,
+        }))
+    }
+
+    /// Writes a container's own files and describes its sandbox.
+    fn describe(&self, dir: &Path, config: &Config, snapshot: &Snapshot) -> Result<Spec> {
+        let mut mounts = files::make(dir, config)?;
+        mounts.extend(volume::make(dir, config, || Ok(snapshot.view()?))?);
         let mut lowers = snapshot.lowers().to_vec();
         lowers.push(stubs::lower(self.store().root().path())?);
-        let spec = spec::describe(dir, &config, lowers, mounts)?;
-        let (container, ownership) = claim.complete(config)?;
-        Ok(Prepared { engine: self, container, ownership: Some(ownership), spec })
+        spec::describe(dir, config, lowers, mounts)
     }
 
     /// Stacks the image's layers, and keeps them for as long as the claimed
@@ -89,13 +134,20 @@ impl Prepared<'_> {
         &self.container.config.id
     }
 
+    /// Leaves the container to be started later.
+    #[must_use]
+    pub fn keep(mut self) -> ContainerId {
+        drop(self.take_ownership());
+        self.container.config.id.clone()
+    }
+
     /// Starts the container behind the caller's back, with a shim that keeps
     /// its log and its exit status. Returns what the user should know about
     /// the start.
     ///
     /// # Errors
     ///
-    /// When it cannot be started. Nothing is left then.
+    /// When it cannot be started. Nothing is left then of a new one.
     pub fn start_detached(mut self) -> Result<Vec<String>> {
         let dir = self.container.dir();
         let exit_command =
@@ -136,7 +188,8 @@ impl Prepared<'_> {
     }
 
     /// Runs the container until it ends, joined to the caller's input, output
-    /// and signals, and returns its exit code.
+    /// and signals, and returns its exit code. Without `interactive` it gets
+    /// no input.
     ///
     /// `started` is called once it runs, with what the user should know about
     /// the start; `warn` when something goes wrong that does not concern the
@@ -144,15 +197,16 @@ impl Prepared<'_> {
     ///
     /// # Errors
     ///
-    /// When it cannot be started; nothing is left then. When it cannot be
+    /// When it cannot be started; nothing is left then of a new one. When it cannot be
     /// watched; it is ended then, and kept like any other that has ended.
     pub fn run_attached(
         mut self,
+        interactive: bool,
         started: impl FnOnce(&[String]) -> io::Result<()>,
         warn: impl Fn(&str),
     ) -> Result<i32> {
         let process = &self.container.config.process;
-        let session = Session::begin(process.terminal, self.container.config.open_stdin)?;
+        let session = Session::begin(process.terminal, interactive)?;
         let (ends, stdio) = session.streams()?;
         self.spec.process.terminal_size = session.terminal_size();
         let sandboxed = sandbox::spawn(&self.spec, stdio).map_err(Error::Sandbox)?;
@@ -203,7 +257,7 @@ impl Prepared<'_> {
             warn(&format!("the container's log is not complete: {error}"));
         }
         let exit = sandboxed.wait().map_err(Error::Sandbox)?;
-        Ok(self.exit_record(exit, in_place_of, sandboxed.oom_killed()))
+        Ok(self.exit_record(sandboxed, exit, in_place_of))
     }
 
     /// Records which process is the container's, and that this one watches it.
@@ -220,7 +274,12 @@ impl Prepared<'_> {
         write_json(&self.container.dir().join("running"), &running)
     }
 
-    fn exit_record(&self, exit: Exit, in_place_of: Option<Signal>, oom_killed: bool) -> ExitRecord {
+    fn exit_record(
+        &self,
+        sandboxed: &Sandboxed,
+        exit: Exit,
+        in_place_of: Option<Signal>,
+    ) -> ExitRecord {
         // A process killed because it would not hear a signal is reported as
         // one that the signal ended: what would have happened outside.
         let exit = match in_place_of {
@@ -233,7 +292,14 @@ impl Prepared<'_> {
             Exit::Code(_) => None,
             Exit::Signal(signal) => Some(signal),
         };
-        ExitRecord { code: exit.status(), signal, oom_killed, finished: (self.engine.clock)() }
+        ExitRecord {
+            pid: Some(sandboxed.pid().cast_signed()),
+            start_time: Some(sandboxed.start_time()),
+            code: exit.status(),
+            signal,
+            oom_killed: sandboxed.oom_killed(),
+            finished: (self.engine.clock)(),
+        }
     }
 }
 
@@ -247,7 +313,7 @@ fn with_cause(error: &Error) -> String {
 
 impl Drop for Prepared<'_> {
     fn drop(&mut self) {
-        let Some(ownership) = self.ownership.take() else { return };
+        let Some(ownership) = self.ownership.take().filter(|_| self.is_new) else { return };
         let removed = self.container.remove_owned(self.engine.containers(), ownership);
         if let Err(error) = removed {
             tracing::warn!(%error, "a container that was not started is left");

@@ -110,7 +110,11 @@ impl Request {
             id: identity.id,
             name: identity.name,
             created: identity.now,
-            image: ImageIdentity { reference: self.image, id: identity.image },
+            image: ImageIdentity {
+                reference: self.image,
+                id: identity.image,
+                layers: image.rootfs_diff_ids.clone(),
+            },
             process: ProcessConfig {
                 args,
                 env,

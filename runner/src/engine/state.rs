@@ -1,7 +1,8 @@
 //! What has become of a container.
 //!
 //! Two small files tell it: `running`, written when the process has started,
-//! and `exit`, written when it has ended. Neither is believed alone: whether
+//! and `exit`, written when it has ended. An `exit` that is about an earlier
+//! start than `running` counts for nothing. Neither is believed alone: whether
 //! something runs is asked of the kernel, with pid, start time and boot id, so
 //! that after a power cut or a `kill -9` of whoever watched the truth is told.
 
@@ -43,6 +44,12 @@ pub struct Running {
 /// The file `exit`: how it ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExitRecord {
+    /// The process that ended; records of earlier versions do not say.
+    #[serde(default)]
+    pub pid: Option<i32>,
+    /// Its start time in clock ticks since boot.
+    #[serde(default)]
+    pub start_time: Option<u64>,
     /// The exit code; 128 + n for signal n.
     pub code: i32,
     /// The signal that ended it.
@@ -83,6 +90,7 @@ impl Status {
             None => false,
         };
         let exit: Option<ExitRecord> = read_json(&dir.join("exit"))?;
+        let exit = exit.filter(|exit| running.as_ref().is_none_or(|running| exit.is_of(running)));
         Ok(match (running, exit) {
             (running, Some(exit)) => Self::Exited(running, exit),
             (Some(running), None) if alive => Self::Running(running),
@@ -98,6 +106,14 @@ impl Status {
             Self::Running(_) => "running",
             Self::Exited(..) | Self::Lost(_) => "exited",
         }
+    }
+}
+
+impl ExitRecord {
+    /// Tells whether it is the end of this start of the container.
+    fn is_of(&self, running: &Running) -> bool {
+        self.pid.is_none_or(|pid| pid == running.pid)
+            && self.start_time.is_none_or(|start_time| start_time == running.start_time)
     }
 }
 
@@ -201,9 +217,22 @@ mod tests {
         // The machine was started again since.
         write_json(&file, &Running { boot_id: "other".to_owned(), ..running(me, now) }).unwrap();
         assert_eq!(word(dir), "lost");
-        let exit =
-            ExitRecord { code: 3, signal: None, oom_killed: false, finished: Timestamp::default() };
+        let exit = ExitRecord {
+            pid: None,
+            start_time: None,
+            code: 3,
+            signal: None,
+            oom_killed: false,
+            finished: Timestamp::default(),
+        };
         write_json(&dir.join("exit"), &exit).unwrap();
+        assert_eq!(word(dir), "exited");
+        // The end of an earlier start is not that of this one.
+        write_json(&file, &running(me, now)).unwrap();
+        let of = |start_time| ExitRecord { pid: Some(me), start_time, ..exit.clone() };
+        write_json(&dir.join("exit"), &of(Some(now - 1))).unwrap();
+        assert_eq!(word(dir), "running");
+        write_json(&dir.join("exit"), &of(Some(now))).unwrap();
         assert_eq!(word(dir), "exited");
     }
 

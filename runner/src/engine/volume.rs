@@ -22,7 +22,8 @@ use super::error::{IoContext as _, Result};
 use super::options::MountRequest;
 
 /// Makes the anonymous volumes of a container in `dir` and returns how they
-/// are mounted. `view` opens the image's tree, if anything needs it.
+/// are mounted; those it has had from an earlier start are kept as they are.
+/// `view` opens the image's tree, if anything needs it.
 ///
 /// # Errors
 ///
@@ -41,7 +42,10 @@ pub fn make<'v>(
     for (number, target) in targets.enumerate() {
         make_private_dir(&parent)?;
         let path = parent.join(number.to_string());
-        fill(&path, view()?, target)?;
+        // A container is complete only when all of its volumes are.
+        if !path.exists() {
+            fill(&path, view()?, target)?;
+        }
         mounts.push(Mount {
             target: target.clone(),
             kind: MountKind::Bind { source: path, readonly: false, recursive: false },

@@ -6,6 +6,7 @@ mod basics;
 mod faults;
 mod harness;
 mod hostile;
+mod lifecycle;
 mod limits;
 mod mounts;
 mod rootless;

@@ -15,7 +15,7 @@
 //!
 //! ```text
 //! running  {"pid":7,"start_time":9,"shim_pid":6,"shim_start_time":8,"boot_id":"…","started":"…Z"}
-//! exit     {"code":137,"signal":9,"oom_killed":false,"finished":"…Z"}
+//! exit     {"pid":7,"start_time":9,"code":137,"signal":9,"oom_killed":false,"finished":"…Z"}
 //! ```
 //!
 //! When the shim is killed the kernel kills the container, too; its control

@@ -52,12 +52,21 @@ impl ExitRecord {
     }
 
     /// Writes the record and puts it in place, without needing any room.
-    pub(super) fn write(self, exit: Exit, oom_killed: bool, now: SystemTime) -> io::Result<()> {
+    /// `process` is the one that ended: its id and when it started.
+    pub(super) fn write(
+        self,
+        process: (u32, u64),
+        exit: Exit,
+        oom_killed: bool,
+        now: SystemTime,
+    ) -> io::Result<()> {
         let signal = match exit {
             Exit::Code(_) => None,
             Exit::Signal(signal) => Some(signal),
         };
         let record = json!({
+            "pid": process.0,
+            "start_time": process.1,
             "code": exit.status(),
             "signal": signal,
             "oom_killed": oom_killed,
@@ -94,11 +103,11 @@ mod tests {
         let path = directory.path().join("exit");
         let reserved = ExitRecord::reserve(&path).unwrap();
         assert!(!path.exists());
-        reserved.write(Exit::Signal(9), true, UNIX_EPOCH).unwrap();
+        reserved.write((7, 8), Exit::Signal(9), true, UNIX_EPOCH).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().len(), EXIT_BYTES as u64);
         insta::assert_snapshot!(
             fs::read_to_string(&path).unwrap().trim_end(),
-            @r#"{"code":137,"signal":9,"oom_killed":true,"finished":"1970-01-01T00:00:00.000000000Z"}"#
+            @r#"{"pid":7,"start_time":8,"code":137,"signal":9,"oom_killed":true,"finished":"1970-01-01T00:00:00.000000000Z"}"#
         );
         write_running(&path, (7, 8), (5, 6), UNIX_EPOCH).unwrap();
         let text = fs::read_to_string(&path).unwrap();

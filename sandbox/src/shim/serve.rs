@@ -66,6 +66,7 @@ fn serve(channel: &mut Channel) -> Result<()> {
     channel.send(&started).ok();
     channel.close();
 
+    let process = (sandbox.pid(), sandbox.start_time());
     let exit = relay(&sandbox, &mut sources, &mut log)?;
     let oom_killed = sandbox.oom_killed();
     // Removes the control group.
@@ -73,7 +74,8 @@ fn serve(channel: &mut Channel) -> Result<()> {
     drop(log);
     // Whoever reads the record may remove the container at once.
     drop(keep);
-    end.write(exit, oom_killed, now()).cannot(|| format!("write {}", shim.exit.display()))?;
+    end.write(process, exit, oom_killed, now())
+        .cannot(|| format!("write {}", shim.exit.display()))?;
     run_exit_command(shim);
     Ok(())
 }
