@@ -314,6 +314,9 @@ pub struct CgroupSpec {
     /// Whether memory is to be accounted for where the host can, limit or not:
     /// see [`crate::Sandboxed::memory_peak`].
     pub account_memory: bool,
+    /// Whether it is to be frozen and thawed where the host can: see
+    /// [`crate::cgroup::freeze`].
+    pub freezer: bool,
     /// What its processes may use together.
     pub limits: Limits,
 }

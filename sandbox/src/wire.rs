@@ -244,7 +244,7 @@ mod specs {
     });
     wire_struct!(Security { cap_add, cap_drop, seccomp, no_new_privileges });
     wire_struct!(Rlimit { resource, soft, hard, required });
-    wire_struct!(CgroupSpec { name, parent, account_memory, limits });
+    wire_struct!(CgroupSpec { name, parent, account_memory, freezer, limits });
     wire_struct!(Limits { memory_bytes, memory_swap_bytes, cpus, cpu_shares, pids });
 
     impl Wire for Seccomp {
@@ -321,6 +321,7 @@ mod tests {
             name: "rrun-1".into(),
             parent: Some("/jobs".into()),
             account_memory: true,
+            freezer: true,
             limits: Limits { cpus: Some(1.5), pids: Some(-1), ..Limits::default() },
         });
         spec

@@ -68,7 +68,7 @@ fn describe(container: &Container, status: &Status) -> Value {
         "Created": config.created.to_string(),
         "Path": program,
         "Args": arguments,
-        "State": state(status),
+        "State": state(status, container.state_word(status)),
         "Image": config.image.id.to_string(),
         "ResolvConfPath": container.dir().join("resolv.conf"),
         "HostnamePath": container.dir().join("hostname"),
@@ -94,7 +94,7 @@ fn describe(container: &Container, status: &Status) -> Value {
     })
 }
 
-fn state(status: &Status) -> Value {
+fn state(status: &Status, word: &str) -> Value {
     let started = |running: Option<&Running>| {
         running.map_or(NEVER.to_owned(), |running| running.started.to_string())
     };
@@ -115,9 +115,9 @@ fn state(status: &Status) -> Value {
         Status::Created | Status::Running(_) | Status::Exited(..) => "",
     };
     json!({
-        "Status": status.word(),
+        "Status": word,
         "Running": running.is_some(),
-        "Paused": false,
+        "Paused": word == "paused",
         "Restarting": false,
         "OOMKilled": oom_killed,
         "Dead": false,

@@ -5,6 +5,7 @@ mod exec;
 mod images;
 mod inspect;
 mod logs;
+mod pause;
 mod ps;
 mod pull;
 mod report;
@@ -59,6 +60,8 @@ enum Command {
     Exec(exec::ExecArgs),
     Stop(stop::StopArgs),
     Kill(stop::KillArgs),
+    Pause(pause::PauseArgs),
+    Unpause(pause::UnpauseArgs),
     Wait(wait::WaitArgs),
     Rm(rm::RmArgs),
     Prune(rm::PruneArgs),
@@ -118,6 +121,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Exec(args) => exec::run(args, &context),
         Command::Stop(args) => stop::stop(&args, &context),
         Command::Kill(args) => stop::kill(&args, &context),
+        Command::Pause(args) => pause::pause(&args, &context),
+        Command::Unpause(args) => pause::unpause(&args, &context),
         Command::Wait(args) => wait::run(&args, &context),
         Command::Rm(args) => rm::run(&args, &context),
         Command::Prune(args) => rm::prune(&args, &context),

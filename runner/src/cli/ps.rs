@@ -112,6 +112,7 @@ fn write_template(out: &mut dyn io::Write, format: &str, rows: &[Row]) -> anyhow
 impl Row {
     fn new(container: &Container, status: &Status, now: Timestamp, shorten_it: bool) -> Self {
         let config = &container.config;
+        let state = container.state_word(status);
         let command = printable(&config.process.args.join(" "));
         let created = config.created;
         let labels: Vec<_> =
@@ -125,8 +126,8 @@ impl Row {
             },
             created,
             running_for: format!("{} ago", in_words(created.elapsed(now))),
-            state: status.word(),
-            status: describe(status, now),
+            state,
+            status: describe(status, state == "paused", now),
             names: config.name.to_string(),
             labels: printable(&labels.join(",")),
             networks: config.network.to_string(),
@@ -158,10 +159,13 @@ impl Row {
 }
 
 /// Says what a container is doing, in docker's words.
-fn describe(status: &Status, now: Timestamp) -> String {
+fn describe(status: &Status, is_paused: bool, now: Timestamp) -> String {
     match status {
         Status::Created => "Created".to_owned(),
-        Status::Running(running) => format!("Up {}", in_words(running.started.elapsed(now))),
+        Status::Running(running) => {
+            let paused = if is_paused { " (Paused)" } else { "" };
+            format!("Up {}{paused}", in_words(running.started.elapsed(now)))
+        }
         Status::Exited(_, exit) => {
             format!("Exited ({}) {} ago", exit.code, in_words(exit.finished.elapsed(now)))
         }
@@ -203,7 +207,9 @@ mod tests {
             (Status::Exited(None, exit), "Exited (137) About a minute ago"),
             (Status::Lost(running), "Exited (255) at an unknown time"),
         ] {
-            assert_eq!(describe(&status, at(400)), expected);
+            assert_eq!(describe(&status, false, at(400)), expected);
+            let paused = describe(&status, true, at(400));
+            assert_eq!(paused.ends_with(" (Paused)"), matches!(status, Status::Running(_)));
         }
     }
 }

@@ -58,6 +58,7 @@ fn engine_hint(error: &Error) -> Option<String> {
             format!("choose another name, or remove that container with `rrun rm -f {name}`")
         }
         Error::NotRunning { .. } => "`rrun ps` lists the running containers".to_owned(),
+        Error::Paused { container } => format!("let it go on with `rrun unpause {container}`"),
         Error::StillRunning { container } => {
             format!("stop it first with `rrun stop {container}`, or use `rrun rm -f {container}`")
         }

@@ -19,6 +19,21 @@ pub(crate) fn sweep() -> Result<()> {
     sandbox::cgroup::sweep(is_ours).map(drop).map_err(Error::Sandbox)
 }
 
+/// Freezes the container whose first process is `pid`.
+pub(crate) fn freeze(id: &ContainerId, pid: i32) -> Result<()> {
+    sandbox::cgroup::freeze(pid.cast_unsigned(), &name(id)).map_err(Error::Sandbox)
+}
+
+/// Lets it go on.
+pub(crate) fn thaw(id: &ContainerId, pid: i32) -> Result<()> {
+    sandbox::cgroup::thaw(pid.cast_unsigned(), &name(id)).map_err(Error::Sandbox)
+}
+
+/// Tells whether it is frozen.
+pub(crate) fn is_frozen(id: &ContainerId, pid: i32) -> bool {
+    sandbox::cgroup::is_frozen(pid.cast_unsigned(), &name(id))
+}
+
 /// Removes a container's control group and whatever still runs in it.
 pub(crate) fn destroy(id: &ContainerId) -> Result<()> {
     sandbox::cgroup::destroy(&name(id)).map(drop).map_err(Error::Sandbox)

@@ -39,6 +39,7 @@ use super::config::{Config, VERSION};
 use super::error::{Error, IoContext as _, Result};
 use super::id::{ContainerId, is_hex};
 use super::name::Name;
+use super::pause::is_paused;
 use super::state::{self, Status, write_json};
 
 /// How often two random words are drawn before numbers are added to them;
@@ -387,6 +388,14 @@ impl Container {
     /// When its state files cannot be read.
     pub fn status(&self) -> Result<Status> {
         Status::read(&self.dir)
+    }
+
+    /// Returns docker's word for its state: that of its status, or `paused`.
+    pub fn state_word(&self, status: &Status) -> &'static str {
+        match status {
+            Status::Running(running) if is_paused(self, running) => "paused",
+            status => status.word(),
+        }
     }
 
     /// Takes it in order to start it; `None` if somebody else makes, watches

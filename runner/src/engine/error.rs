@@ -41,6 +41,18 @@ pub enum Error {
         /// The container as the user named it.
         container: String,
     },
+    /// The operation needs a container that goes on.
+    #[error("container {container} is paused")]
+    Paused {
+        /// The container as the user named it.
+        container: String,
+    },
+    /// The operation needs a paused container.
+    #[error("container {container} is not paused")]
+    NotPaused {
+        /// The container as the user named it.
+        container: String,
+    },
     /// The operation needs a container that has ended.
     #[error("container {container} is running")]
     StillRunning {

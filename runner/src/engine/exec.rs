@@ -7,6 +7,7 @@ use sandbox::Stdio;
 use super::containers::Container;
 use super::error::{Error, Result};
 use super::options::merge_environment;
+use super::pause::is_paused;
 use super::session::Session;
 use super::state::Status;
 use super::{Engine, spec};
@@ -41,6 +42,10 @@ impl Engine {
     pub fn exec(&self, container: &Container, request: ExecRequest) -> Result<i32> {
         let not_running = || Error::NotRunning { container: container.config.name.to_string() };
         let Status::Running(running) = container.status()? else { return Err(not_running()) };
+        // It would be held still, too, before it has begun.
+        if is_paused(container, &running) {
+            return Err(Error::Paused { container: container.config.name.to_string() });
+        }
         let target = sandbox::Running {
             pid: u32::try_from(running.pid).map_err(|_| not_running())?,
             start_time: running.start_time,

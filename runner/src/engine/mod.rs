@@ -16,6 +16,7 @@ pub mod launch;
 pub mod log;
 pub mod name;
 pub mod options;
+pub mod pause;
 pub mod process;
 pub mod pump;
 pub mod request;

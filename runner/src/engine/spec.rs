@@ -53,6 +53,7 @@ pub fn describe(
         cgroup: Some(CgroupSpec {
             name: cgroup::name(&config.id),
             limits: limits(&config.limits)?,
+            freezer: true,
             ..CgroupSpec::default()
         }),
         privileged: false,

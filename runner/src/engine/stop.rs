@@ -7,6 +7,7 @@ use super::containers::Container;
 use super::error::{Error, Result};
 use super::log::wait_ended;
 use super::options::Signal;
+use super::pause::thaw;
 use super::process::Process;
 use super::state::{Running, Status};
 
@@ -39,6 +40,7 @@ impl Engine {
                 false
             } else {
                 process.signal(signal)?;
+                thaw(container, &running)?;
                 process.wait_ended(grace)?
             };
             if !has_ended {
@@ -59,7 +61,12 @@ impl Engine {
         let not_running = || Error::NotRunning { container: container.config.name.to_string() };
         let Status::Running(running) = container.status()? else { return Err(not_running()) };
         let process = running.process()?.ok_or_else(not_running)?;
-        process.signal(signal)
+        process.signal(signal)?;
+        // A signal that is to end it would wait for that; others do wait.
+        if signal == Signal::KILL || signal == container.config.stop_signal {
+            thaw(container, &running)?;
+        }
+        Ok(())
     }
 
     /// Removes a container, with `force` also a running one.
@@ -91,6 +98,7 @@ impl Engine {
     fn kill_and_wait(&self, container: &Container, running: &Running) -> Result<()> {
         let Some(process) = running.process()? else { return Ok(()) };
         process.signal(Signal::KILL)?;
+        thaw(container, running)?;
         if process.wait_ended(Some(KILL_PATIENCE))? {
             return Ok(());
         }

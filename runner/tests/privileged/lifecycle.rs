@@ -98,6 +98,57 @@ fn privileged_a_created_container_with_rm_stays_until_it_has_run() {
     host.assert_empty();
 }
 
+#[test]
+fn privileged_a_paused_container_stands_still_until_it_goes_on() {
+    let host = Host::new();
+    let script = "i=0; while :; do i=$((i+1)); echo $i > /count; sleep 0.02; done";
+    let id = host.rrun(&["run", "-d", "--name", "box", "busybox", "sh", "-c", script]).ok();
+    let file = host.root().join("containers").join(&id).join("upper/count");
+    let changes = || {
+        let read = || fs::read_to_string(&file).unwrap_or_default();
+        let (before, deadline) = (read(), Instant::now() + Duration::from_millis(500));
+        while read() == before && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        read() != before
+    };
+    while !changes() {}
+    assert_eq!(host.rrun(&["pause", "box"]).ok(), "box");
+    assert!(!changes(), "it goes on");
+    assert_eq!(host.inspect("box", "{{.State.Status}} {{.State.Paused}}"), "paused true");
+    assert!(host.rrun(&["ps"]).ok().contains("(Paused)"));
+    let error = host.rrun(&["pause", "box"]).fails(1);
+    assert!(error.contains("is paused"), "{error}");
+    let error = host.rrun(&["exec", "box", "true"]).fails(1);
+    assert!(error.contains("rrun unpause box"), "{error}");
+    assert_eq!(host.rrun(&["unpause", "box"]).ok(), "box");
+    while !changes() {}
+    let error = host.rrun(&["unpause", "box"]).fails(1);
+    assert!(error.contains("is not paused"), "{error}");
+    host.rrun(&["rm", "-f", "box"]).ok();
+    host.assert_empty();
+    assert!(cgroups(&id).is_empty());
+}
+
+/// What is frozen on v1 does not even end when it is killed.
+#[test]
+fn privileged_a_paused_container_can_be_ended_in_every_way() {
+    let host = Host::new();
+    for ways in [&["stop", "-t", "1"][..], &["kill"], &["rm", "-f"]] {
+        let id = host.rrun(&["run", "-d", "--name", "box", "busybox", "sleep", "100"]).ok();
+        host.rrun(&["pause", "box"]).ok();
+        let mut words = ways.to_vec();
+        words.push("box");
+        host.rrun(&words).ok();
+        if ways[0] != "rm" {
+            assert_eq!(host.rrun(&["wait", "box"]).ok(), "137", "{ways:?}");
+            host.rrun(&["rm", "box"]).ok();
+        }
+        host.assert_empty();
+        assert!(cgroups(&id).is_empty(), "{ways:?}");
+    }
+}
+
 /// Whoever watches is killed: the kernel ends the container, and it starts
 /// again with the files it had.
 #[test]

@@ -71,6 +71,10 @@ impl Cgroup {
         if devices {
             v1.insert("devices");
         }
+        if spec.freezer && position.v1_tree("freezer").is_some() {
+            // On v2 every group can be frozen.
+            v1.insert("freezer");
+        }
         if spec.account_memory && position.v1_tree("memory").is_some() {
             // On v2 it is there or not: it is not worth changing other groups for.
             v1.insert("memory");
@@ -281,14 +285,15 @@ fn hand_down(tree: &Tree, needed: &BTreeSet<&str>) -> io::Result<()> {
 }
 
 /// Whether failing to make the group of a controller only means that devices
-/// are guarded in another way, or that memory is not accounted for.
+/// are guarded in another way, that memory is not accounted for, or that the
+/// sandbox cannot be paused.
 fn is_dispensable(
     controller: &str,
     settings: &[Setting],
     spec: &CgroupSpec,
     error: &io::Error,
 ) -> bool {
-    (controller == "devices" || controller == "memory")
+    matches!(controller, "devices" | "memory" | "freezer")
         && spec.parent.is_none()
         && !settings.iter().any(|setting| setting.controller == controller)
         && matches!(

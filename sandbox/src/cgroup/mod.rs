@@ -22,6 +22,7 @@
 
 mod create;
 mod devices;
+mod freeze;
 mod limits;
 mod position;
 mod remove;
@@ -32,6 +33,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Context as _, Error, Result};
 use crate::spawn::CgroupMount;
+pub use freeze::{freeze, is_frozen, thaw};
 use position::Position;
 pub(crate) use position::attach_files_of;
 pub use remove::{sweep, sweep_at};

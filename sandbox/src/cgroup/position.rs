@@ -32,7 +32,8 @@ impl Position {
         Self::of("self")
     }
 
-    fn of(process: &str) -> Result<Self> {
+    /// Reads the position of another process.
+    pub(super) fn of(process: &str) -> Result<Self> {
         let read = |path: String| fs::read_to_string(&path).cannot(|| format!("read {path}"));
         Ok(Self::parse(
             &read(format!("/proc/{process}/cgroup"))?,

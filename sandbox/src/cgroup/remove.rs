@@ -108,7 +108,10 @@ fn kill(path: &Path) {
     {
         return;
     }
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     for pid in processes(path) {
+        // What is frozen on v1 does not end; one that has ended has no group.
+        super::thaw(pid, name).ok();
         if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
             // It may have ended meanwhile.
             kill_process(pid, Signal::KILL).ok();

@@ -63,6 +63,7 @@ pub(super) fn spec(run: &Run, place: &Place<'_>, common: &Common, found: &Mounts
             name: common.group_of(place.step),
             parent: options.cgroup_parent.clone(),
             account_memory: true,
+            freezer: false,
             limits: options.limits,
         }),
         privileged: is_insecure,
