@@ -2,12 +2,14 @@
 //! errors on stderr as `error: what: why` with a hint where one helps.
 
 mod exec;
+mod filter;
 mod images;
 mod inspect;
 mod logs;
 mod pause;
 mod ps;
 mod pull;
+mod rename;
 mod report;
 mod rm;
 mod run;
@@ -15,6 +17,7 @@ mod start;
 mod stop;
 mod table;
 mod template;
+mod top;
 mod wait;
 
 use std::ffi::OsString;
@@ -63,6 +66,8 @@ enum Command {
     Pause(pause::PauseArgs),
     Unpause(pause::UnpauseArgs),
     Wait(wait::WaitArgs),
+    Rename(rename::RenameArgs),
+    Top(top::TopArgs),
     Rm(rm::RmArgs),
     Prune(rm::PruneArgs),
     Inspect(inspect::InspectArgs),
@@ -123,6 +128,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Kill(args) => stop::kill(&args, &context),
         Command::Pause(args) => pause::pause(&args, &context),
         Command::Unpause(args) => pause::unpause(&args, &context),
+        Command::Rename(args) => rename::run(&args, &context),
+        Command::Top(args) => top::run(&args, &context),
         Command::Wait(args) => wait::run(&args, &context),
         Command::Rm(args) => rm::run(&args, &context),
         Command::Prune(args) => rm::prune(&args, &context),

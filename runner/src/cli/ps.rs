@@ -4,10 +4,10 @@ use std::io::{self, Write as _};
 
 use serde_json::{Value, json};
 
-use crate::engine::containers::Container;
 use crate::engine::state::{Status, UNKNOWN_EXIT_CODE};
 use crate::engine::timestamp::{Timestamp, in_words};
 
+use super::filter::{self, Candidate, Filter};
 use super::table::{printable, shorten, write};
 use super::template::Template;
 use super::{Context, now};
@@ -24,6 +24,15 @@ pub(super) struct PsArgs {
     /// Show also those that have ended
     #[arg(short, long)]
     all: bool,
+    /// Show only those with, for example, status=exited, name=web, label=KEY[=VALUE] (can be repeated)
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    filter: Vec<Filter>,
+    /// Show the last ones that were made, running or not
+    #[arg(short = 'n', long, value_name = "NUMBER", conflicts_with = "latest")]
+    last: Option<usize>,
+    /// Show the last one that was made, running or not
+    #[arg(short, long)]
+    latest: bool,
     /// Print only ids
     #[arg(short, long)]
     quiet: bool,
@@ -53,11 +62,24 @@ pub(super) fn run(args: &PsArgs, context: &Context) -> anyhow::Result<u8> {
     let engine = context.engine()?;
     engine.sweep();
     let now = now();
+    let tests: Vec<_> = args
+        .filter
+        .iter()
+        .map(|filter| filter.prepare(engine.containers()))
+        .collect::<Result<_, _>>()?;
+    let last = if args.latest { Some(1) } else { args.last };
+    let all = args.all || last.is_some() || args.filter.iter().any(Filter::is_about_all);
     let mut rows = Vec::new();
+    // The newest come first.
     for container in engine.containers().list()? {
         let status = container.status()?;
-        if args.all || matches!(status, Status::Running(_)) {
-            rows.push(Row::new(&container, &status, now, !args.no_trunc));
+        let state = container.state_word(&status);
+        let candidate = Candidate { container: &container, status: &status, state };
+        if (all || matches!(status, Status::Running(_)))
+            && last.is_none_or(|last| rows.len() < last)
+            && filter::passes(&tests, &candidate)
+        {
+            rows.push(Row::new(&candidate, now, !args.no_trunc));
         }
     }
     let mut out = io::stdout().lock();
@@ -110,9 +132,9 @@ fn write_template(out: &mut dyn io::Write, format: &str, rows: &[Row]) -> anyhow
 }
 
 impl Row {
-    fn new(container: &Container, status: &Status, now: Timestamp, shorten_it: bool) -> Self {
+    fn new(candidate: &Candidate<'_>, now: Timestamp, shorten_it: bool) -> Self {
+        let Candidate { container, status, state } = candidate;
         let config = &container.config;
-        let state = container.state_word(status);
         let command = printable(&config.process.args.join(" "));
         let created = config.created;
         let labels: Vec<_> =
@@ -127,7 +149,7 @@ impl Row {
             created,
             running_for: format!("{} ago", in_words(created.elapsed(now))),
             state,
-            status: describe(status, state == "paused", now),
+            status: describe(status, *state == "paused", now),
             names: config.name.to_string(),
             labels: printable(&labels.join(",")),
             networks: config.network.to_string(),

@@ -90,14 +90,7 @@ impl Ownership {
     ///
     /// When the lock file cannot be written.
     pub fn note_removal(&self, container: &Container) -> Result<()> {
-        let path = container.dir.join("lock");
-        let note = format!("{}\n{REMOVE}", container.config.name);
-        OpenOptions::new()
-            .write(true)
-            .truncate(true)
-            .open(&path)
-            .and_then(|mut file| file.write_all(note.as_bytes()))
-            .doing("write", &path)
+        Note { name: Some(container.config.name.clone()), remove: true }.write(&container.dir)
     }
 
     /// Returns a copy for a process that takes over: the container is owned
@@ -198,6 +191,35 @@ impl Containers {
             }
             (None, _) => Err(unknown()),
         }
+    }
+
+    /// Gives a container another name, whether it runs or not.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NameInUse`] if `name` belongs to a container, be it this one,
+    /// and when files cannot be written.
+    pub fn rename(&self, mut container: Container, name: &Name) -> Result<()> {
+        // One that does not run must not be removed meanwhile; one that does
+        // is owned by its watcher, and stays.
+        let _ownership = container.own()?;
+        let _guard = self.lock_names()?;
+        if let Some(holder) = self.holder(name)? {
+            return Err(Error::NameInUse { name: name.clone(), holder });
+        }
+        if !container.dir.join("config.json").exists() {
+            return Err(Error::ContainerUnknown { text: container.config.id.to_string() });
+        }
+        let link = self.names.join(name.as_str());
+        replace_link(container.config.id.as_str(), &link).doing("create", &link)?;
+        let old = std::mem::replace(&mut container.config.name, name.clone());
+        write_json(&container.dir.join("config.json"), &container.config)?;
+        // A crash from here on leaves two names; the old one binds nobody any
+        // more when the container goes.
+        let remove = Note::read(&container.dir).remove;
+        Note { name: Some(name.clone()), remove }.write(&container.dir)?;
+        let link = self.names.join(old.as_str());
+        ignore_missing(fs::remove_file(&link)).doing("remove", &link)
     }
 
     /// Removes what nobody will: containers that were to go away by themselves
@@ -488,6 +510,20 @@ impl Note {
         let Ok(text) = fs::read_to_string(dir.join("lock")) else { return Self::default() };
         let (name, rest) = text.split_once('\n').unwrap_or((&text, ""));
         Self { name: name.parse().ok(), remove: rest == REMOVE }
+    }
+
+    /// Writes it in place, for the file is locked by others. It is emptied
+    /// first: what a crash leaves must not say that the container goes.
+    fn write(&self, dir: &Path) -> Result<()> {
+        let path = dir.join("lock");
+        let name = self.name.as_ref().map_or("", Name::as_str);
+        let note = format!("{name}\n{}", if self.remove { REMOVE } else { "" });
+        OpenOptions::new()
+            .write(true)
+            .truncate(true)
+            .open(&path)
+            .and_then(|mut file| file.write_all(note.as_bytes()))
+            .doing("write", &path)
     }
 }
 

@@ -27,6 +27,7 @@ pub mod state;
 pub mod stop;
 pub mod terminal;
 pub mod timestamp;
+pub mod top;
 pub mod volume;
 
 mod cgroup;

@@ -132,11 +132,12 @@ fn parse_stat(text: &str) -> Option<Stat> {
     Some(Stat { state, start_time })
 }
 
-fn read_limited(path: &Path) -> io::Result<String> {
+pub(crate) fn read_limited(path: &Path) -> io::Result<String> {
     use std::io::Read as _;
-    let mut text = String::new();
-    fs::File::open(path)?.take(MAX_STATUS_BYTES as u64).read_to_string(&mut text)?;
-    Ok(text)
+    let mut bytes = Vec::new();
+    fs::File::open(path)?.take(MAX_STATUS_BYTES as u64).read_to_end(&mut bytes)?;
+    // A process calls itself what it likes, in any bytes.
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// Returns the identity of the running kernel's boot: pids of another boot
@@ -178,6 +179,21 @@ mod tests {
         assert!(Process::find(pid, start).is_none(), "a zombie has ended");
         child.wait().unwrap();
         process.signal(Signal::KILL).unwrap();
+    }
+
+    /// Such a process was taken for one that had ended.
+    #[test]
+    fn a_process_whose_name_is_no_text_is_found() {
+        use std::os::unix::ffi::OsStrExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join(std::ffi::OsStr::from_bytes(b"\xff)"));
+        fs::copy("/bin/sleep", &program).unwrap();
+        let mut child = Command::new(&program).arg("100").stdin(Stdio::null()).spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let found = start_time(pid).map(|start| Process::find(pid, start).is_some());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(found.unwrap());
     }
 
     #[test]

@@ -149,6 +149,97 @@ fn privileged_a_paused_container_can_be_ended_in_every_way() {
     }
 }
 
+#[test]
+fn privileged_a_renamed_container_has_only_its_new_name() {
+    let host = Host::new();
+    host.rrun(&["run", "-d", "--rm", "--name", "old", "busybox", "sleep", "100"]).ok();
+    let id = host.rrun(&["create", "--name", "other", "busybox"]).ok();
+    let error = host.rrun(&["rename", "old", "other"]).fails(1);
+    assert!(error.contains("already in use"), "{error}");
+    host.rrun(&["rename", "old", "-bad"]).fails(125);
+    assert_eq!(host.rrun(&["rename", "old", "new"]).ok(), "");
+    host.rrun(&["inspect", "old"]).fails(1);
+    assert_eq!(host.inspect("new", "{{.Name}} {{.State.Status}}"), "/new running");
+    host.rrun(&["rename", &id, "old"]).ok();
+    assert_eq!(host.inspect("old", "{{.Id}}"), id);
+    host.rrun(&["kill", "new"]).ok();
+    // It still goes by itself, under the name it has now.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while host.ids().len() > 1 {
+        assert!(Instant::now() < deadline, "it stays");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    host.rrun(&["rm", "old"]).ok();
+    host.assert_empty();
+}
+
+#[test]
+fn privileged_ps_selects_containers() {
+    let host = Host::new();
+    let run = |name: &str, words: &[&str]| {
+        let mut args = vec!["run", "-d", "--name", name, "--label", "team=a", "busybox"];
+        args.extend(words);
+        host.rrun(&args).ok()
+    };
+    run("web-1", &["sleep", "100"]);
+    host.rrun(&["run", "--name", "job", "--label", "team=b", "busybox", "sh", "-c", "exit 3"]);
+    let id = run("web-2", &["sleep", "100"]);
+    host.rrun(&["create", "--name", "later", "busybox"]).ok();
+    host.rrun(&["pause", "web-2"]).ok();
+    for (args, expected) in [
+        ("", "web-2 web-1"),
+        ("-a", "later web-2 job web-1"),
+        ("-l", "later"),
+        ("-n 2", "later web-2"),
+        ("-a -f name=web", "web-2 web-1"),
+        ("-f name=^/?web-1$", "web-1"),
+        ("-f status=exited -f status=created", "later job"),
+        ("-f status=paused", "web-2"),
+        ("-f label=team -f label=team=a", "web-2 web-1"),
+        ("-a -f label=team=b", "job"),
+        ("-f exited=3", ""),
+        ("-a -f exited=3", "job"),
+        ("-a -f exited=0", ""),
+        ("-a -f before=job", "web-1"),
+        ("-a -f since=job", "later web-2"),
+        ("-a -f ancestor=busybox:latest -f name=job", "job"),
+        ("-a -f ancestor=alpine", ""),
+        ("-a -f network=none", ""),
+    ] {
+        let mut words = vec!["ps", "--format", "{{.Names}}"];
+        words.extend(args.split_whitespace());
+        assert_eq!(host.rrun(&words).ok().replace('\n', " "), expected, "ps {args}");
+    }
+    assert_eq!(host.rrun(&["ps", "-q", "-f", &format!("id={}", &id[..20])]).ok(), id[..12]);
+    host.rrun(&["ps", "-f", "before=nobody"]).fails(1);
+    host.rrun(&["ps", "-f", "colour=red"]).fails(125);
+}
+
+#[test]
+fn privileged_top_shows_the_processes_of_this_container_only() {
+    let host = Host::new();
+    let script = "sleep 101 & exec sleep 100";
+    host.rrun(&["run", "-d", "--name", "box", "busybox", "sh", "-c", script]).ok();
+    host.rrun(&["run", "-d", "--name", "other", "busybox", "sleep", "102"]).ok();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let commands = loop {
+        let text = host.rrun(&["top", "box"]).ok();
+        let column = text.find("CMD").unwrap();
+        assert!(text.starts_with("UID   PID "), "{text}");
+        let commands: Vec<_> = text.lines().skip(1).map(|line| line[column..].to_owned()).collect();
+        if commands.len() == 2 && commands[0] == "sleep 100" {
+            break commands;
+        }
+        assert!(Instant::now() < deadline, "{text}");
+        std::thread::sleep(Duration::from_millis(10));
+    };
+    assert_eq!(commands, ["sleep 100", "sleep 101"]);
+    host.rrun(&["kill", "box"]).ok();
+    host.rrun(&["wait", "box"]).ok();
+    let error = host.rrun(&["top", "box"]).fails(1);
+    assert!(error.contains("is not running"), "{error}");
+}
+
 /// Whoever watches is killed: the kernel ends the container, and it starts
 /// again with the files it had.
 #[test]
