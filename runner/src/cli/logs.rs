@@ -3,8 +3,9 @@
 use std::io::{self, Write};
 
 use crate::engine::log::{self, Record, Selection, Stream};
+use crate::engine::moment::parse_moment;
 
-use super::Context;
+use super::{Context, now};
 
 /// Print what a container has written
 #[derive(Debug, clap::Args)]
@@ -15,6 +16,12 @@ pub(super) struct LogsArgs {
     /// Print only so many lines from the end
     #[arg(short = 'n', long, value_name = "LINES|all", default_value = "all", value_parser = parse_tail)]
     tail: Tail,
+    /// Print only what was written since: 2026-01-02T03:04:05Z, seconds since 1970, or 10m ago
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+    /// Print only what was written until then
+    #[arg(long, value_name = "TIME")]
+    until: Option<String>,
     /// Print when each line was written
     #[arg(short, long)]
     timestamps: bool,
@@ -40,14 +47,23 @@ fn parse_tail(text: &str) -> Result<Tail, String> {
 pub(super) fn run(args: &LogsArgs, context: &Context) -> anyhow::Result<u8> {
     let engine = context.engine()?;
     let container = engine.containers().find(&args.container)?;
-    let selection = Selection { tail: args.tail.0, follow: args.follow };
+    let moment =
+        |text: &Option<String>| text.as_ref().map(|text| parse_moment(text, now())).transpose();
+    let selection = Selection {
+        since: moment(&args.since)?,
+        until: moment(&args.until)?,
+        tail: args.tail.0,
+        follow: args.follow,
+    };
     let mut printer = Printer {
         stdout: io::stdout().lock(),
         stderr: io::stderr().lock(),
         timestamps: args.timestamps,
         at_line_start: [true, true],
     };
-    log::read(&container, selection, |record| printer.print(record).map_err(anyhow::Error::from))?;
+    log::read(&container, selection, now, |record| {
+        printer.print(record).map_err(anyhow::Error::from)
+    })?;
     Ok(0)
 }
 

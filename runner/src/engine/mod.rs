@@ -14,6 +14,7 @@ pub mod id;
 pub mod image;
 pub mod launch;
 pub mod log;
+pub mod moment;
 pub mod name;
 pub mod options;
 pub mod pause;

@@ -40,6 +40,37 @@ fn privileged_logs_follow_until_the_end() {
 }
 
 #[test]
+fn privileged_logs_are_selected_by_their_time() {
+    let host = Host::new();
+    let script = "for i in 1 2 3; do echo line $i; sleep 0.1; done";
+    host.rrun(&["run", "--name", "box", "busybox", "sh", "-c", script]).ok();
+    let stamped = host.rrun(&["logs", "-t", "box"]).ok();
+    let times: Vec<_> = stamped.lines().map(|line| line.split(' ').next().unwrap()).collect();
+    assert_eq!(times.len(), 3);
+    for (args, expected) in [
+        (&["--since", times[1]][..], "line 2\nline 3"),
+        (&["--until", times[1]], "line 1\nline 2"),
+        (&["--since", times[1], "--until", times[1]], "line 2"),
+        (&["--tail", "2", "--until", times[1]], "line 2"),
+        (&["--since", "1h"], "line 1\nline 2\nline 3"),
+        (&["--until", "1h"], ""),
+        (&["--since", times[2], "--follow"], "line 3"),
+    ] {
+        let mut words = vec!["logs"];
+        words.extend(args);
+        words.push("box");
+        assert_eq!(host.rrun(&words).ok(), expected, "{args:?}");
+    }
+    let error = host.rrun(&["logs", "--since", "yesterday", "box"]).fails(1);
+    assert!(error.contains("\"yesterday\" is not a time"), "{error}");
+    // Following ends when nothing that is asked for can come any more.
+    host.rrun(&["run", "-d", "--name", "long", "busybox", "sleep", "100"]).ok();
+    assert_eq!(host.rrun(&["logs", "-f", "--until", "0s", "long"]).ok(), "");
+    host.rrun(&["rm", "-f", "box", "long"]).ok();
+    host.assert_empty();
+}
+
+#[test]
 fn privileged_exec_joins_the_container() {
     let host = Host::new();
     host.rrun(&[

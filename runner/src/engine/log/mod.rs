@@ -17,6 +17,7 @@ use rustix::fs::inotify;
 use super::containers::Container;
 use super::error::{IoContext as _, Result};
 use super::state::Status;
+use super::timestamp::Timestamp;
 use reader::Reader;
 
 /// How much is read at once. Longer than any record, which writers cut at
@@ -71,14 +72,27 @@ impl<'a> Record<'a> {
 /// What to read of a log.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Selection {
-    /// Only so many lines at the end.
+    /// Only what was written at this moment or later.
+    pub since: Option<Timestamp>,
+    /// Only what was written at this moment or earlier.
+    pub until: Option<Timestamp>,
+    /// Only so many lines at the end; those of them are left out that were
+    /// written at another time.
     pub tail: Option<usize>,
     /// Whether to go on as long as the container runs.
     pub follow: bool,
 }
 
+impl Selection {
+    /// Returns the times as records have them: text of one length, so that its
+    /// order is that of time.
+    fn times(&self) -> (Option<String>, Option<String>) {
+        (self.since.map(|moment| moment.to_string()), self.until.map(|moment| moment.to_string()))
+    }
+}
+
 /// Passes a container's records to `each`, in the order they were written,
-/// until there are no more or `each` fails.
+/// until there are no more or `each` fails. `clock` tells the time.
 ///
 /// # Errors
 ///
@@ -87,8 +101,15 @@ pub struct Selection {
 pub fn read<E: From<super::Error>>(
     container: &Container,
     selection: Selection,
+    clock: impl Fn() -> Timestamp,
     mut each: impl FnMut(&Record<'_>) -> Result<(), E>,
 ) -> Result<(), E> {
+    let (since, until) = selection.times();
+    let mut each = |record: &Record<'_>| {
+        let is_within = since.as_deref().is_none_or(|since| record.time >= since)
+            && until.as_deref().is_none_or(|until| record.time <= until);
+        if is_within { each(record) } else { Ok(()) }
+    };
     let path = container.log();
     let mut reader = Reader::open(&path, selection.tail)?;
     let watch = if selection.follow { Watch::new(container.dir())? } else { None };
@@ -96,6 +117,7 @@ pub fn read<E: From<super::Error>>(
         // The state is asked first: what was written before the end is then
         // surely in the file.
         let ended = match &watch {
+            Some(_) if selection.until.is_some_and(|until| until < clock()) => true,
             Some(_) => !matches!(container.status()?, Status::Running(_) | Status::Created),
             None => true,
         };
