@@ -3,7 +3,6 @@
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
@@ -14,7 +13,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::content::{Options, Registry};
 use crate::server;
-use crate::storage::{Local, Storage as _};
+use crate::storage::{Local, Storage};
+use crate::storage_args::{self, Place, StorageArgs};
 
 /// How many threads may wait for the disk or hash at once. Uploads queue for
 /// them in pieces of at most half a mebibyte, so more would only cost memory.
@@ -52,12 +52,8 @@ struct ServeArgs {
     )]
     listen: String,
 
-    /// Directory that holds the images; several processes may share one
-    ///
-    /// The default is /var/lib/rregistry for root, else rregistry in $XDG_DATA_HOME
-    /// (~/.local/share).
-    #[arg(long, value_name = "DIR", env = "RREGISTRY_ROOT")]
-    root: Option<PathBuf>,
+    #[command(flatten)]
+    storage: StorageArgs,
 
     /// How the log on standard error is written
     #[arg(long, value_enum, value_name = "FORMAT", env = "RREGISTRY_LOG_FORMAT", default_value_t = LogFormat::Text)]
@@ -137,10 +133,7 @@ fn hint(error: &anyhow::Error) -> Option<&'static str> {
 
 fn serve(arguments: &ServeArgs) -> anyhow::Result<()> {
     start_log(arguments)?;
-    let root = match &arguments.root {
-        Some(root) => root.clone(),
-        None => default_root()?,
-    };
+    let place = arguments.storage.place(std::env::vars())?;
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads)
@@ -149,31 +142,15 @@ fn serve(arguments: &ServeArgs) -> anyhow::Result<()> {
         .build()
         .context("cannot start the threads")?;
     runtime.block_on(async {
-        let storage = Local::open(&root)
-            .with_context(|| format!("cannot use {} as storage", root.display()))?;
-        storage.sweep().await.context("cannot clear what a crash left")?;
-        let options = Options {
-            allow_missing: arguments.allow_missing,
-            allow_delete: !arguments.no_delete,
-        };
-        let registry = Registry::new(storage, options, now)?;
-        let listener = TcpListener::bind(&arguments.listen)
-            .await
-            .with_context(|| format!("cannot listen on {}", arguments.listen))?;
-        announce(&listener.local_addr()?, &root);
-        let options = server::Options {
-            drain: Duration::from_secs(arguments.drain),
-            access_log: arguments.access_log || !arguments.no_access_log,
-        };
-        let mut signals = Signals::new()?;
-        let mut second = Signals::new()?;
-        let stop = async move { signals.next().await };
-        tokio::select! {
-            served = server::run(listener, registry, options, stop) => served.context("cannot serve"),
-            // The first signal reaches both; the second ends the wait.
-            () = async { second.next().await; second.next().await } => {
-                tracing::warn!("stopped at once");
-                Ok(())
+        match place {
+            Place::Directory(root) => {
+                let storage = Local::open(&root)
+                    .with_context(|| format!("cannot use {} as storage", root.display()))?;
+                serve_images(arguments, storage, &root.display()).await
+            }
+            Place::Bucket(url, options) => {
+                let storage = storage_args::open_bucket(&url, options).await?;
+                serve_images(arguments, storage, &url).await
             }
         }
     })?;
@@ -182,10 +159,41 @@ fn serve(arguments: &ServeArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Serves what `storage`, which is at `place`, holds.
+async fn serve_images(
+    arguments: &ServeArgs,
+    storage: impl Storage,
+    place: &impl Display,
+) -> anyhow::Result<()> {
+    storage.sweep().await.context("cannot clear what a crash left")?;
+    let options =
+        Options { allow_missing: arguments.allow_missing, allow_delete: !arguments.no_delete };
+    let registry = Registry::new(storage, options, now)?;
+    let listener = TcpListener::bind(&arguments.listen)
+        .await
+        .with_context(|| format!("cannot listen on {}", arguments.listen))?;
+    announce(&listener.local_addr()?, place);
+    let options = server::Options {
+        drain: Duration::from_secs(arguments.drain),
+        access_log: arguments.access_log || !arguments.no_access_log,
+    };
+    let mut signals = Signals::new()?;
+    let mut second = Signals::new()?;
+    let stop = async move { signals.next().await };
+    tokio::select! {
+        served = server::run(listener, registry, options, stop) => served.context("cannot serve"),
+        // The first signal reaches both; the second ends the wait.
+        () = async { second.next().await; second.next().await } => {
+            tracing::warn!("stopped at once");
+            Ok(())
+        }
+    }
+}
+
 /// Tells scripts, on standard output, which address was taken.
 #[expect(clippy::print_stdout, reason = "the command line talks here")]
-fn announce(address: &SocketAddr, root: &std::path::Path) {
-    println!("listening on {address}, images in {}", root.display());
+fn announce(address: &SocketAddr, place: &impl Display) {
+    println!("listening on {address}, images in {place}");
 }
 
 #[expect(clippy::disallowed_methods, reason = "the program's one clock")]
@@ -207,19 +215,6 @@ fn start_log(arguments: &ServeArgs) -> anyhow::Result<()> {
         LogFormat::Json => log.json().flatten_event(true).try_init().unwrap_or_default(),
     }
     Ok(())
-}
-
-/// Returns where images are kept when nobody says.
-fn default_root() -> anyhow::Result<PathBuf> {
-    if rustix::process::geteuid().is_root() {
-        return Ok(PathBuf::from("/var/lib/rregistry"));
-    }
-    let data = std::env::var_os("XDG_DATA_HOME")
-        .map(PathBuf::from)
-        .filter(|path| path.is_absolute())
-        .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share")))
-        .context("neither XDG_DATA_HOME nor HOME is set: say where with --root")?;
-    Ok(data.join("rregistry"))
 }
 
 /// The signals that stop the program.

@@ -21,4 +21,5 @@ mod hashing;
 pub mod server;
 mod socket;
 pub mod storage;
+mod storage_args;
 mod sys;

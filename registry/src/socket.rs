@@ -24,7 +24,6 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, Sleep};
 
-use crate::storage::Blob;
 use crate::sys;
 
 /// Up to this size, in bytes, a blob is read rather than mapped: making and
@@ -72,18 +71,18 @@ impl AsRef<[u8]> for Part {
 pub(crate) struct Transfers(Mutex<Vec<Weak<Mapped>>>);
 
 impl Transfers {
-    /// Returns part of a blob as a body.
-    pub(crate) fn body(&self, blob: &Blob, range: Range<u64>) -> io::Result<Bytes> {
+    /// Returns part of a blob, whose file has `size` bytes, as a body.
+    pub(crate) fn body(&self, file: &Arc<File>, size: u64, range: Range<u64>) -> io::Result<Bytes> {
         let too_large = |_| io::Error::from(io::ErrorKind::FileTooLarge);
         let length = usize::try_from(range.end - range.start).map_err(too_large)?;
         if range.end - range.start <= MAX_COPIED_BYTES {
             let mut bytes = vec![0; length];
-            blob.file.read_exact_at(&mut bytes, range.start)?;
+            file.read_exact_at(&mut bytes, range.start)?;
             return Ok(bytes.into());
         }
-        let size = usize::try_from(blob.size).map_err(too_large)?;
-        let map = sys::map_blob(&blob.file, size)?;
-        let mapped = Arc::new(Mapped { file: Arc::clone(&blob.file), map });
+        let size = usize::try_from(size).map_err(too_large)?;
+        let map = sys::map_blob(file, size)?;
+        let mapped = Arc::new(Mapped { file: Arc::clone(file), map });
         let mut known = self.lock();
         known.retain(|known| known.strong_count() > 0);
         known.push(Arc::downgrade(&mapped));

@@ -8,11 +8,12 @@ use hyper::header::{
 use oci::{Digest, Repository};
 
 use super::error::{ApiError, ErrorCode};
+use super::payload::Payload;
 use super::range::{self, Wanted};
 use super::respond::{self, DOCKER_CONTENT_DIGEST};
 use super::{Answer, Call, conditional};
 use crate::content::{self, Registry};
-use crate::storage::{self, Storage};
+use crate::storage::{self, Content, Storage};
 
 /// What a digest names never changes.
 const IMMUTABLE: HeaderValue = HeaderValue::from_static("max-age=31536000, immutable");
@@ -62,10 +63,17 @@ pub(super) async fn get<S: Storage>(
     headers.insert(CACHE_CONTROL, IMMUTABLE);
     respond::set(&mut answer, DOCKER_CONTENT_DIGEST, &digest.to_string());
     if length > 0 && !call.is_head() {
-        let bytes = call.transfers.body(&blob, part).map_err(|source| {
-            content::Error::from(storage::Error::from_io("read", digest.to_string(), source))
-        })?;
-        *answer.body_mut() = bytes.into();
+        *answer.body_mut() = match &blob.content {
+            Content::File(file) => call
+                .transfers
+                .body(file, blob.size, part)
+                .map_err(|source| {
+                    let place = digest.to_string();
+                    content::Error::from(storage::Error::from_io("read", place, source))
+                })?
+                .into(),
+            Content::Segments(segments) => Payload::stream(segments.read(&part), length),
+        };
     }
     Ok(answer)
 }

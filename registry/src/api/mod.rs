@@ -14,6 +14,7 @@ mod forwarded;
 mod manifests;
 mod namespace;
 mod page;
+mod payload;
 mod query;
 mod range;
 mod referrers;
@@ -25,8 +26,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::Bytes;
-use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_LENGTH, EXPECT, HeaderValue, USER_AGENT};
 use hyper::http::request::Parts;
@@ -38,11 +37,12 @@ use crate::storage::Storage;
 
 use body::Body;
 use error::ApiError;
+use payload::Payload;
 use query::Query;
 use route::Route;
 
 /// What handlers return.
-pub(crate) type Answer = Response<Full<Bytes>>;
+pub(crate) type Answer = Response<Payload>;
 
 /// A request without its body.
 struct Call<'a> {
@@ -130,7 +130,7 @@ async fn respond<S: Storage>(
         body.drain().await;
     }
     match parts.method == Method::HEAD {
-        true => answer.map(|_| Full::default()),
+        true => answer.map(|_| Payload::default()),
         false => answer,
     }
 }

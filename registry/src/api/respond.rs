@@ -1,12 +1,12 @@
 //! Pieces of responses.
 
 use bytes::Bytes;
-use http_body_util::Full;
 use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION};
 use hyper::{Response, StatusCode};
 use oci::Digest;
 
 use super::Answer;
+use super::payload::Payload;
 
 pub(super) const DOCKER_CONTENT_DIGEST: HeaderName =
     HeaderName::from_static("docker-content-digest");
@@ -20,7 +20,7 @@ const DOCKER_API_VERSION: HeaderName = HeaderName::from_static("docker-distribut
 
 /// Returns a response without a body.
 pub(super) fn empty(status: StatusCode) -> Answer {
-    let mut answer = Response::new(Full::default());
+    let mut answer = Response::new(Payload::default());
     *answer.status_mut() = status;
     api_version(&mut answer);
     answer
@@ -30,7 +30,7 @@ pub(super) fn empty(status: StatusCode) -> Answer {
 pub(super) fn with_body(content_type: HeaderValue, body: impl Into<Bytes>) -> Answer {
     let body = body.into();
     let length = body.len();
-    let mut answer = Response::new(Full::new(body));
+    let mut answer = Response::new(Payload::from(body));
     let headers = answer.headers_mut();
     headers.insert(CONTENT_TYPE, content_type);
     headers.insert(CONTENT_LENGTH, length.into());

@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Error, Registry, Result};
 use crate::hashing::Hashing;
-use crate::storage::{Opened, Storage, UploadId, Writer};
+use crate::storage::{Content, Opened, Storage, UploadId, Writer};
 
 /// How long an upload may lie untouched. Clients that resume do so within
 /// hours; a day forgives a night.
@@ -289,7 +289,7 @@ impl<S: Storage> Registry<S> {
         let actual = if upload.hashing.algorithm() == digest.algorithm() {
             upload.hashing.finish()
         } else {
-            hash_again(&upload, digest.algorithm()).await?
+            hash_again(&mut upload, digest.algorithm()).await?
         };
         if actual != *digest {
             upload.writer.discard().await?;
@@ -395,11 +395,24 @@ impl<S: Storage> Registry<S> {
 
 /// Reads an upload back to hash it by another algorithm: the client named one
 /// only when it closed the upload.
-async fn hash_again<W: Writer>(upload: &Active<W>, algorithm: Algorithm) -> Result<Digest> {
+async fn hash_again<W: Writer>(upload: &mut Active<W>, algorithm: Algorithm) -> Result<Digest> {
     /// As much as is read at a time.
     const READ_BYTES: usize = 256 << 10;
     let blob = upload.writer.content(upload.offset).await?;
     let id = upload.id;
+    let file = match blob.content {
+        Content::File(file) => file,
+        Content::Segments(segments) => {
+            let mut hashing = Hashing::new(algorithm);
+            let mut pieces = std::pin::pin!(segments.read(&(0..blob.size)));
+            while let Some(piece) = pieces.next().await {
+                let piece = piece?;
+                let size = piece.len();
+                hashing = hash(hashing, vec![piece], size).await;
+            }
+            return Ok(hashing.finish());
+        }
+    };
     let hashed = tokio::task::spawn_blocking(move || {
         use std::os::unix::fs::FileExt as _;
         let mut hashing = Hashing::new(algorithm);
@@ -408,7 +421,7 @@ async fn hash_again<W: Writer>(upload: &Active<W>, algorithm: Algorithm) -> Resu
         while offset < blob.size {
             let left = usize::try_from(blob.size - offset).unwrap_or(usize::MAX);
             let wanted = left.min(READ_BYTES);
-            blob.file.read_exact_at(&mut buffer[..wanted], offset)?;
+            file.read_exact_at(&mut buffer[..wanted], offset)?;
             hashing.update(&buffer[..wanted]);
             offset += wanted as u64;
         }

@@ -9,7 +9,7 @@
 //! # Layout
 //!
 //! ```text
-//! blob/<alg>/<hh>/<hex>/data                    the bytes (hh: first two digits)
+//! blob/<alg>/<hh>/<hex>/data                    the bytes (hh: first two digits), or the list of them
 //! blob/<alg>/<hh>/<hex>/<a:b>!/own              repository a/b may read the blob
 //! blob/<alg>/<hh>/<hex>/<a:b>!/pin-<alg>-<hex>  … and this manifest of a/b needs it
 //! repo/<a/b>!m/<alg>/<hex>                      manifest: one line of JSON, then its body
@@ -34,6 +34,7 @@
 //!   tag hints, then tags. A crash at any point leaves pins too many or bytes
 //!   that nobody names; never a name without its content.
 
+mod bucket;
 mod key;
 mod local;
 
@@ -44,6 +45,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use oci::Digest;
 
+pub use bucket::{Bucket, BucketWriter, Promises, Segments};
 pub use key::{Key, Prefix, UploadId};
 pub use local::{Local, LocalWriter};
 
@@ -110,10 +112,19 @@ pub struct Stamp(pub u64, pub i128);
 /// It stays readable while it is held, whatever happens to the blob's name.
 #[derive(Clone, Debug)]
 pub struct Blob {
-    /// The bytes.
-    pub file: Arc<File>,
+    /// Where the bytes are.
+    pub content: Content,
     /// How many there are.
     pub size: u64,
+}
+
+/// Where the bytes of a blob are.
+#[derive(Clone, Debug)]
+pub enum Content {
+    /// In a file, which the kernel can send.
+    File(Arc<File>),
+    /// In a bucket, from where they are streamed.
+    Segments(Segments),
 }
 
 /// An upload that one request has opened for writing.
@@ -257,7 +268,7 @@ pub trait Writer: Send + Sync + 'static {
     ///
     /// # Errors
     /// When the store fails.
-    fn content(&self, size: u64) -> impl Future<Output = Result<Blob>> + Send;
+    fn content(&mut self, size: u64) -> impl Future<Output = Result<Blob>> + Send;
 
     /// Turns the first `size` bytes into the blob `digest` and ends the upload.
     ///

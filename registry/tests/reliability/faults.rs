@@ -152,7 +152,7 @@ impl Writer for FaultyWriter {
         self.inner.save(record).await
     }
 
-    async fn content(&self, size: u64) -> Result<Blob> {
+    async fn content(&mut self, size: u64) -> Result<Blob> {
         self.writes.read()?;
         self.inner.content(size).await
     }

@@ -32,7 +32,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use oci::Digest;
 
-use super::{Blob, Error, Key, Opened, Prefix, Result, Stamp, Storage, UploadId};
+use super::{Blob, Content, Error, Key, Opened, Prefix, Result, Stamp, Storage, UploadId};
 use files::Root;
 pub use upload::LocalWriter;
 
@@ -133,7 +133,7 @@ impl Storage for Local {
             .metadata()
             .map_err(|source| Error::from_io("examine", key.as_str(), source))?
             .len();
-        Ok(Some(Blob { file: Arc::new(file), size }))
+        Ok(Some(Blob { content: Content::File(Arc::new(file)), size }))
     }
 
     async fn begin_upload(&self, id: &UploadId, record: Bytes) -> Result<()> {
@@ -177,6 +177,13 @@ mod tests {
 
     fn repository(text: &str) -> Repository {
         text.parse().unwrap()
+    }
+
+    fn file(blob: &Blob) -> Arc<File> {
+        match &blob.content {
+            Content::File(file) => Arc::clone(file),
+            Content::Segments(_) => panic!("a local blob is a file"),
+        }
     }
 
     fn tag_key(tag: &str) -> Key {
@@ -283,7 +290,7 @@ mod tests {
         writer.commit(&digest, 6).await.unwrap();
         let blob = local.blob(&digest).await.unwrap().unwrap();
         assert_eq!(blob.size, 6);
-        assert_eq!(std::io::read_to_string(&*blob.file).unwrap(), "hello!");
+        assert_eq!(std::io::read_to_string(&*file(&blob)).unwrap(), "hello!");
         assert!(local.peek_upload(&id).await.unwrap().is_none());
         assert!(local.uploads().await.unwrap().is_empty());
         assert_eq!(dir.path().join("root/up").read_dir().unwrap().count(), 0);
@@ -300,7 +307,7 @@ mod tests {
             let mut writer = local.open_upload(&id).await.unwrap().unwrap().writer;
             writer.write(0, &[Bytes::from_static(b"x")]).await.unwrap();
             writer.commit(&digest, 1).await.unwrap();
-            let file = local.blob(&digest).await.unwrap().unwrap().file;
+            let file = file(&local.blob(&digest).await.unwrap().unwrap());
             inodes.push(std::os::unix::fs::MetadataExt::ino(&file.metadata().unwrap()));
         }
         assert_eq!(inodes[0], inodes[1]);

@@ -12,7 +12,7 @@ use oci::Digest;
 use rustix::fs::{Advice, AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::super::{Blob, Error, Key, Opened, Result, UploadId, Writer};
+use super::super::{Blob, Content, Error, Key, Opened, Result, UploadId, Writer};
 use super::direct::{BLOCK, DirectFile};
 use super::files::{Root, read_all, write_all, write_all_at};
 use super::on_blocking_thread;
@@ -291,7 +291,7 @@ impl Writer for LocalWriter {
         .await
     }
 
-    async fn content(&self, size: u64) -> Result<Blob> {
+    async fn content(&mut self, size: u64) -> Result<Blob> {
         let file = match &self.data {
             Some(data) => Arc::clone(data),
             None => {
@@ -301,7 +301,7 @@ impl Writer for LocalWriter {
                 Arc::new(File::from(file))
             }
         };
-        Ok(Blob { file, size })
+        Ok(Blob { content: Content::File(file), size })
     }
 
     async fn commit(mut self, digest: &Digest, size: u64) -> Result<()> {

@@ -1,0 +1,278 @@
+//! Uploads in a bucket: bytes as segments, and a session that lists them.
+//!
+//! Within a process one request at a time has an upload open. Between replicas
+//! the session decides: it is replaced only by who has seen its last version,
+//! so that of two requests one fails before anything is acknowledged. On a
+//! store that cannot do this the later session stays; its list and its hash
+//! state belong together, so that content is right in any case. There nothing
+//! that a session ever listed is deleted, because another may still list it.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use object_store::{Error as StoreError, PutMode, UpdateVersion};
+use oci::Digest;
+use serde::{Deserialize, Serialize};
+
+use super::super::{Blob, Error, Key, Opened, Result, UploadId, Writer};
+use super::objects::{self, Objects};
+use super::segments::{Segment, SegmentList};
+
+/// What all uploads of a process may hold in memory before it is sent, in bytes.
+const BUFFER_BYTES: usize = 32 << 20;
+
+/// The largest segment: a gigabyte is then 128 objects, and one takes a fraction
+/// of a second to send.
+const MAX_SEGMENT_BYTES: usize = 8 << 20;
+
+/// The smallest full segment, however many uploads there are: below this the
+/// round trip takes longer than the bytes.
+const MIN_SEGMENT_BYTES: usize = 512 << 10;
+
+/// How many segments an upload may have. The list is read for each pull, and is
+/// then half a mebibyte; 64 GiB in full segments.
+const MAX_SEGMENTS: usize = 8192;
+
+/// How long a request waits for another one to let go of an upload.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// How often it looks.
+const POLL: Duration = Duration::from_millis(20);
+
+/// What stands on the first line of a session.
+#[derive(Debug, Serialize, Deserialize)]
+struct Head {
+    list: SegmentList,
+    /// A blob may be made of the segments already: they must not be deleted.
+    closing: bool,
+}
+
+/// A session as it is stored.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) list: SegmentList,
+    pub(super) record: Bytes,
+    closing: bool,
+    version: UpdateVersion,
+}
+
+fn session_key(id: UploadId) -> String {
+    format!("up/{id}/session")
+}
+
+fn encode(list: &SegmentList, closing: bool, record: &[u8]) -> Bytes {
+    let head = Head { list: list.clone(), closing };
+    let mut text = serde_json::to_vec(&head).expect("text and numbers always serialize");
+    text.push(b'\n');
+    text.extend_from_slice(record);
+    text.into()
+}
+
+pub(super) async fn begin(objects: &Objects, id: UploadId, record: &[u8]) -> Result<()> {
+    let session = encode(&SegmentList::new(id), false, record);
+    objects.put(&session_key(id), session, PutMode::Overwrite).await?;
+    Ok(())
+}
+
+pub(super) async fn read(objects: &Objects, id: UploadId) -> Result<Option<Session>> {
+    let key = session_key(id);
+    let Some((text, version)) = objects.get(&key).await? else { return Ok(None) };
+    let decoded = text.iter().position(|byte| *byte == b'\n').and_then(|end| {
+        let head: Head = serde_json::from_slice(&text[..end]).ok()?;
+        Some((head, text.slice(end + 1..)))
+    });
+    let (head, record) = decoded.ok_or_else(|| Error::Format {
+        place: key,
+        reason: "the session of an upload cannot be read".to_owned(),
+    })?;
+    Ok(Some(Session { list: head.list, record, closing: head.closing, version }))
+}
+
+type OpenUploads = Arc<Mutex<BTreeSet<UploadId>>>;
+
+/// Marks an upload as open in this process until it is dropped.
+#[derive(Debug)]
+struct Claim {
+    id: UploadId,
+    open: OpenUploads,
+}
+
+impl Claim {
+    async fn take(open: &OpenUploads, id: UploadId) -> Result<Self> {
+        let mut patience = PATIENCE;
+        while !open.lock().expect("nothing panics while it holds the lock").insert(id) {
+            if patience.is_zero() {
+                return Err(Error::Busy { id });
+            }
+            tokio::time::sleep(POLL).await;
+            patience = patience.saturating_sub(POLL);
+        }
+        Ok(Self { id, open: Arc::clone(open) })
+    }
+
+    /// Returns how large a segment may grow beside the other uploads.
+    fn segment_bytes(&self) -> usize {
+        let open = self.open.lock().expect("nothing panics while it holds the lock").len();
+        (BUFFER_BYTES / open.max(1)).clamp(MIN_SEGMENT_BYTES, MAX_SEGMENT_BYTES)
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.open.lock().expect("nothing panics while it holds the lock").remove(&self.id);
+    }
+}
+
+pub(super) async fn open(
+    objects: &Arc<Objects>,
+    open: &OpenUploads,
+    id: UploadId,
+) -> Result<Option<Opened<BucketWriter>>> {
+    let claim = Claim::take(open, id).await?;
+    let Some(session) = read(objects, id).await? else { return Ok(None) };
+    let size = session.list.size;
+    let record = session.record.clone();
+    let objects = Arc::clone(objects);
+    let writer = BucketWriter { objects, claim, session, buffer: BytesMut::new() };
+    Ok(Some(Opened { record, size, writer }))
+}
+
+/// An upload that one request has opened.
+#[derive(Debug)]
+pub struct BucketWriter {
+    objects: Arc<Objects>,
+    claim: Claim,
+    session: Session,
+    /// What has come since the last segment.
+    buffer: BytesMut,
+}
+
+impl BucketWriter {
+    /// Forgets what was received beyond `size`.
+    fn cut(&mut self, size: u64) {
+        let list = &mut self.session.list;
+        if size >= list.size {
+            let kept = usize::try_from(size - list.size).unwrap_or(usize::MAX);
+            self.buffer.truncate(kept);
+            return;
+        }
+        self.buffer.clear();
+        while list.size > size {
+            let Some(last) = list.segments.last_mut() else { break };
+            let surplus = (list.size - size).min(last.size);
+            last.size -= surplus;
+            list.size -= surplus;
+            if last.size == 0 {
+                list.segments.pop();
+            }
+        }
+    }
+
+    /// Stores what is in the buffer as a segment.
+    async fn flush(&mut self) -> Result<()> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        if self.session.list.segments.len() >= MAX_SEGMENTS {
+            let place = format!("upload {}", self.claim.id);
+            let reason = format!("it comes in more than {MAX_SEGMENTS} pieces");
+            return Err(Error::from_io("continue", place, std::io::Error::other(reason)));
+        }
+        let bytes = self.buffer.split().freeze();
+        let segment = Segment { name: self.objects.unique_name(), size: bytes.len() as u64 };
+        self.objects.put(&self.session.list.key(&segment), bytes, PutMode::Overwrite).await?;
+        self.session.list.push(segment);
+        Ok(())
+    }
+
+    /// Replaces the session, if nobody else has.
+    async fn save_session(&mut self) -> Result<()> {
+        let Session { list, record, closing, version } = &self.session;
+        let mode = match self.objects.promises().put_if_unchanged {
+            true => PutMode::Update(version.clone()),
+            false => PutMode::Overwrite,
+        };
+        let key = session_key(self.claim.id);
+        match self.objects.try_put(&key, encode(list, *closing, record), mode).await {
+            Ok(version) => self.session.version = version,
+            Err(StoreError::Precondition { .. } | StoreError::NotFound { .. }) => {
+                return Err(Error::Busy { id: self.claim.id });
+            }
+            Err(source) => return Err(objects::fail("write", &key, source)),
+        }
+        Ok(())
+    }
+
+    /// Deletes segments, if nobody else can need them.
+    async fn delete_segments(&self, list: &SegmentList, may_be_a_blob: bool) -> Result<()> {
+        if may_be_a_blob || !self.objects.promises().put_if_unchanged {
+            return Ok(());
+        }
+        for segment in &list.segments {
+            self.objects.delete(&list.key(segment)).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Writer for BucketWriter {
+    async fn write(&mut self, offset: u64, chunks: &[Bytes]) -> Result<()> {
+        self.cut(offset);
+        for chunk in chunks {
+            let mut rest = &chunk[..];
+            while !rest.is_empty() {
+                let limit = self.claim.segment_bytes();
+                let room = limit.saturating_sub(self.buffer.len()).min(rest.len());
+                self.buffer.extend_from_slice(&rest[..room]);
+                rest = &rest[room..];
+                if self.buffer.len() >= limit {
+                    self.flush().await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn save(&mut self, record: Bytes) -> Result<()> {
+        self.flush().await?;
+        self.session.record = record;
+        self.save_session().await
+    }
+
+    async fn content(&mut self, size: u64) -> Result<Blob> {
+        self.flush().await?;
+        let blob = self.objects.blob(self.session.list.clone());
+        Ok(Blob { size, ..blob })
+    }
+
+    async fn commit(mut self, digest: &Digest, size: u64) -> Result<()> {
+        self.cut(size);
+        self.flush().await?;
+        let may_be_a_blob = self.session.closing;
+        // From here on no other request can end the upload and drop its segments.
+        self.session.closing = true;
+        self.save_session().await?;
+        let key = Key::data(digest);
+        let list = &self.session.list;
+        if !self.objects.put_new(key.as_str(), list.encode().into()).await? {
+            let there = self.objects.get(key.as_str()).await?;
+            let other = there.and_then(|(text, _)| SegmentList::decode(&text));
+            // Ours may be there already: a request that crashed here before.
+            if other.is_some_and(|other| !other.is_of(self.claim.id)) {
+                self.delete_segments(list, may_be_a_blob).await?;
+            }
+        }
+        self.objects.delete(&session_key(self.claim.id)).await
+    }
+
+    async fn discard(mut self) -> Result<()> {
+        // Without its segments the upload begins anew, should this be cut short.
+        let empty = SegmentList::new(self.claim.id);
+        let list = std::mem::replace(&mut self.session.list, empty);
+        self.save_session().await?;
+        self.delete_segments(&list, self.session.closing).await?;
+        self.objects.delete(&session_key(self.claim.id)).await
+    }
+}

@@ -1,0 +1,152 @@
+//! What the storage promises, on a bucket.
+
+use bytes::Bytes;
+use futures_util::TryStreamExt as _;
+use oci::{Digest, Repository};
+use registry::storage::{
+    Blob, Bucket, Content, Error, Key, Prefix, Promises, Storage as _, UploadId, Writer as _,
+};
+
+use crate::servers::Moto;
+use crate::support::noise;
+
+fn repository(text: &str) -> Repository {
+    text.parse().unwrap()
+}
+
+fn tag_key(tag: &str) -> Key {
+    Key::tag(&repository("a/b"), &tag.parse().unwrap())
+}
+
+async fn read(blob: &Blob, range: std::ops::Range<u64>) -> Vec<u8> {
+    let Content::Segments(segments) = &blob.content else { panic!("not in a bucket") };
+    let pieces: Vec<Bytes> = segments.read(&range).try_collect().await.unwrap();
+    pieces.concat()
+}
+
+async fn begin(bucket: &Bucket, seed: u8) -> UploadId {
+    let id = UploadId::from_random([seed; 16]);
+    bucket.begin_upload(&id, Bytes::from_static(b"record")).await.unwrap();
+    id
+}
+
+#[tokio::test]
+async fn what_the_store_promises_is_found_out() {
+    let moto = Moto::start().await;
+    let promises = moto.bucket("", 1).await.promises();
+    assert_eq!(promises, Promises { put_if_absent: true, put_if_unchanged: true });
+}
+
+#[tokio::test]
+async fn records_are_replaced_whole_and_created_once() {
+    let moto = Moto::start().await;
+    let bucket = moto.bucket("some/prefix", 1).await;
+    let key = tag_key("v1");
+    assert_eq!(bucket.get(&key).await.unwrap(), None);
+    assert_eq!(bucket.stamp(&key).await.unwrap(), None);
+    bucket.put(&key, Bytes::from_static(b"one")).await.unwrap();
+    let first = bucket.stamp(&key).await.unwrap();
+    assert!(!bucket.put_new(&key, Bytes::from_static(b"two")).await.unwrap());
+    assert_eq!(bucket.get(&key).await.unwrap().unwrap(), "one");
+    assert_eq!(bucket.stamp(&key).await.unwrap(), first);
+    bucket.put(&key, Bytes::from(vec![b'x'; 5000])).await.unwrap();
+    assert_eq!(bucket.get(&key).await.unwrap().unwrap().len(), 5000);
+    assert_ne!(bucket.stamp(&key).await.unwrap(), first);
+    assert!(!bucket.delete_if(&key, Bytes::from_static(b"one")).await.unwrap());
+    assert!(bucket.delete_if(&key, Bytes::from(vec![b'x'; 5000])).await.unwrap());
+    assert!(!bucket.delete(&key).await.unwrap());
+    assert!(bucket.put_new(&key, Bytes::new()).await.unwrap());
+    assert!(bucket.delete(&key).await.unwrap());
+    // Another prefix is another storage.
+    bucket.put(&key, Bytes::new()).await.unwrap();
+    assert_eq!(moto.bucket("some", 2).await.get(&key).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn listings_are_sorted_and_start_after() {
+    let moto = Moto::start().await;
+    let bucket = moto.bucket("p", 1).await;
+    bucket.mark(["b", "a", "c", "B", "a.1", "a-1"].map(tag_key).to_vec()).await.unwrap();
+    let tags = Prefix::tags(&repository("a/b"));
+    let list = async |after, limit| bucket.list(&tags, after, limit).await.unwrap();
+    assert_eq!(list(None, 100).await, ["B", "a", "a-1", "a.1", "b", "c"]);
+    assert_eq!(list(Some("a-1"), 2).await, ["a.1", "b"]);
+    assert_eq!(list(Some("a0"), 1).await, ["b"]);
+    assert_eq!(list(Some("a~"), 1).await, ["b"]);
+    assert_eq!(list(Some("c"), 5).await, [""; 0]);
+    assert_eq!(list(None, 0).await, [""; 0]);
+    let names = ["a", "a-b", "a/b", "a/b/c", "a.b", "b", "ab", "a/0"];
+    bucket.mark(names.iter().map(|name| Key::catalog(&repository(name))).collect()).await.unwrap();
+    let mut expected: Vec<String> = names.iter().map(|name| format!("{name}!")).collect();
+    expected.sort_unstable();
+    for (index, after) in expected.iter().enumerate() {
+        let listed = bucket.list(&Prefix::catalog(), Some(after), 100).await.unwrap();
+        assert_eq!(listed, expected[index + 1..], "after {after}");
+    }
+}
+
+#[tokio::test]
+async fn an_upload_is_continued_elsewhere_and_becomes_a_blob() {
+    let moto = Moto::start().await;
+    let (here, there) = (moto.bucket("p", 1).await, moto.bucket("p", 2).await);
+    assert!(here.open_upload(&UploadId::from_random([9; 16])).await.unwrap().is_none());
+    let id = begin(&here, 1).await;
+    // More than one segment.
+    let bytes = noise((9 << 20) + 123, 1);
+    let digest = Digest::sha256(&bytes);
+    let mut writer = here.open_upload(&id).await.unwrap().unwrap().writer;
+    let (first, second) = bytes.split_at((8 << 20) + 7);
+    writer.write(0, &[Bytes::copy_from_slice(first)]).await.unwrap();
+    writer.save(Bytes::from_static(b"second")).await.unwrap();
+    // What was never saved is cut off on resume.
+    writer.write(first.len() as u64, &[Bytes::from_static(b"lost")]).await.unwrap();
+    drop(writer);
+    let opened = there.open_upload(&id).await.unwrap().unwrap();
+    assert_eq!((&opened.record[..], opened.size), (&b"second"[..], first.len() as u64));
+    let mut writer = opened.writer;
+    writer.write(opened.size, &[Bytes::copy_from_slice(second)]).await.unwrap();
+    writer.commit(&digest, bytes.len() as u64).await.unwrap();
+    let blob = here.blob(&digest).await.unwrap().unwrap();
+    assert_eq!(blob.size, bytes.len() as u64);
+    assert!(read(&blob, 0..blob.size).await == bytes);
+    let seam = (8 << 20) - 5..(8 << 20) + 20;
+    assert!(read(&blob, seam.start as u64..seam.end as u64).await == bytes[seam]);
+    assert!(here.peek_upload(&id).await.unwrap().is_none());
+    assert!(here.uploads().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn of_two_replicas_that_write_to_one_upload_one_is_refused() {
+    let moto = Moto::start().await;
+    let (here, there) = (moto.bucket("p", 1).await, moto.bucket("p", 2).await);
+    let id = begin(&here, 1).await;
+    let mut first = here.open_upload(&id).await.unwrap().unwrap().writer;
+    let mut second = there.open_upload(&id).await.unwrap().unwrap().writer;
+    first.write(0, &[Bytes::from_static(b"one")]).await.unwrap();
+    second.write(0, &[Bytes::from_static(b"two!")]).await.unwrap();
+    first.save(Bytes::from_static(b"first")).await.unwrap();
+    assert!(matches!(second.save(Bytes::new()).await, Err(Error::Busy { .. })));
+    drop(second);
+    // Nor may one drop what the other is making a blob of.
+    let late = there.open_upload(&id).await.unwrap().unwrap().writer;
+    first.commit(&Digest::sha256(b"one"), 3).await.unwrap();
+    assert!(matches!(late.discard().await, Err(Error::Busy { .. })));
+    let blob = there.blob(&Digest::sha256(b"one")).await.unwrap().unwrap();
+    assert_eq!(read(&blob, 0..3).await, b"one");
+}
+
+#[tokio::test]
+async fn the_second_of_two_equal_blobs_gives_way_and_empty_ones_exist() {
+    let moto = Moto::start().await;
+    let bucket = moto.bucket("p", 1).await;
+    for (seed, text) in [(1, "x"), (2, "x"), (3, ""), (4, "")] {
+        let id = begin(&bucket, seed).await;
+        let mut writer = bucket.open_upload(&id).await.unwrap().unwrap().writer;
+        writer.write(0, &[Bytes::from_static(text.as_bytes())]).await.unwrap();
+        let digest = Digest::sha256(text.as_bytes());
+        writer.commit(&digest, text.len() as u64).await.unwrap();
+        let blob = bucket.blob(&digest).await.unwrap().unwrap();
+        assert_eq!(read(&blob, 0..blob.size).await, text.as_bytes());
+    }
+    assert!(bucket.uploads().await.unwrap().is_empty());
+}
