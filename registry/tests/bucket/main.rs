@@ -5,6 +5,5 @@
 #[expect(dead_code, reason = "each test program uses a part of it")]
 mod support;
 
-mod laws;
-mod replicas;
+mod moto;
 mod servers;
