@@ -27,8 +27,7 @@
 //!   mount namespace and die with it.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::fd::OwnedFd;
+use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -39,15 +38,13 @@ use super::config::{Config, VERSION};
 use super::error::{Error, IoContext as _, Result};
 use super::id::{ContainerId, is_hex};
 use super::name::Name;
+use super::ownership::{Note, Ownership, own};
 use super::pause::is_paused;
 use super::state::{self, Status, write_json};
 
 /// How often two random words are drawn before numbers are added to them;
 /// after this many tries in all, something else is wrong.
 const NAME_ATTEMPTS: u32 = 64;
-
-/// The line in the lock file of a container that goes away when it ends.
-const REMOVE: &str = "remove\n";
 
 /// All containers under one root.
 #[derive(Clone, Debug)]
@@ -77,33 +74,6 @@ pub struct Claim {
     lock: Option<File>,
 }
 
-/// The proof that this process is making or watching a container: until it is
-/// dropped, nobody else takes the container for garbage.
-#[derive(Debug)]
-pub struct Ownership(File);
-
-impl Ownership {
-    /// Says that the container goes away when it ends: for whoever cleans up
-    /// after a crash, there may soon be no more than this.
-    ///
-    /// # Errors
-    ///
-    /// When the lock file cannot be written.
-    pub fn note_removal(&self, container: &Container) -> Result<()> {
-        Note { name: Some(container.config.name.clone()), remove: true }.write(&container.dir)
-    }
-
-    /// Returns a copy for a process that takes over: the container is owned
-    /// until both are closed.
-    ///
-    /// # Errors
-    ///
-    /// When no more descriptors are to be had.
-    pub fn share(&self) -> Result<OwnedFd> {
-        self.0.try_clone().map(OwnedFd::from).trying("share the container's lock")
-    }
-}
-
 impl Containers {
     /// Returns the containers below `root`, which exists.
     pub fn new(root: &Path) -> Self {
@@ -129,16 +99,7 @@ impl Containers {
         };
         let dir = self.dir.join(id.as_str());
         make_private_dir(&dir)?;
-        let lock = dir.join("lock");
-        let lock = File::create_new(&lock)
-            .and_then(|mut file| {
-                flock(&file, FlockOperation::NonBlockingLockExclusive)?;
-                // For whoever cleans up when there will be no more than this.
-                let note = if remove { REMOVE } else { "" };
-                file.write_all(format!("{name}\n{note}").as_bytes())?;
-                Ok(file)
-            })
-            .doing("lock", &lock)?;
+        let lock = Note { name: Some(name.clone()), remove }.create(&dir)?;
         let link = self.names.join(name.as_str());
         replace_link(id.as_str(), &link).doing("create", &link)?;
         drop(guard);
@@ -464,66 +425,11 @@ impl Container {
     }
 }
 
-/// Takes a container that nobody makes or watches in the foreground; `None`
-/// if somebody does.
-fn own(dir: &Path) -> Result<Option<Ownership>> {
-    let path = dir.join("lock");
-    let file = match File::open(&path) {
-        // Cut short before it had a lock, or while it was removed.
-        Err(error) if error.kind() == io::ErrorKind::NotFound && dir.exists() => {
-            OpenOptions::new().create(true).truncate(false).write(true).open(&path)
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        file => file,
-    };
-    let file = match file {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        file => file.doing("open", &path)?,
-    };
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Some(Ownership(file))),
-        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
-        Err(error) => Err(error).doing("lock", &path),
-    }
-}
-
 /// Makes a directory only its owner may enter; one that is there is fine.
 pub(crate) fn make_private_dir(path: &Path) -> Result<()> {
     match DirBuilder::new().mode(0o700).create(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         made => made.doing("create", path),
-    }
-}
-
-/// What a container's lock file says.
-#[derive(Debug, Default)]
-struct Note {
-    /// Its name.
-    name: Option<Name>,
-    /// Whether it goes away when it ends.
-    remove: bool,
-}
-
-impl Note {
-    /// Reads it; a container that was cut short very early has none.
-    fn read(dir: &Path) -> Self {
-        let Ok(text) = fs::read_to_string(dir.join("lock")) else { return Self::default() };
-        let (name, rest) = text.split_once('\n').unwrap_or((&text, ""));
-        Self { name: name.parse().ok(), remove: rest == REMOVE }
-    }
-
-    /// Writes it in place, for the file is locked by others. It is emptied
-    /// first: what a crash leaves must not say that the container goes.
-    fn write(&self, dir: &Path) -> Result<()> {
-        let path = dir.join("lock");
-        let name = self.name.as_ref().map_or("", Name::as_str);
-        let note = format!("{name}\n{}", if self.remove { REMOVE } else { "" });
-        OpenOptions::new()
-            .write(true)
-            .truncate(true)
-            .open(&path)
-            .and_then(|mut file| file.write_all(note.as_bytes()))
-            .doing("write", &path)
     }
 }
 

@@ -11,12 +11,13 @@ use store::layers::{Snapshot, prepare_upper, snapshot_pins};
 use store::{Image, Pins};
 
 use super::config::Config;
-use super::containers::{Claim, Container, Ownership};
+use super::containers::{Claim, Container};
 use super::error::{Error, IoContext as _, Result};
 use super::id::ContainerId;
 use super::log::Stream;
 use super::name::Name;
 use super::options::Signal;
+use super::ownership::Ownership;
 use super::process::{boot_id, start_time};
 use super::request::{Identity, Request};
 use super::session::{Ends, Session};

@@ -17,6 +17,7 @@ pub mod log;
 pub mod moment;
 pub mod name;
 pub mod options;
+pub mod ownership;
 pub mod pause;
 pub mod process;
 pub mod pump;
