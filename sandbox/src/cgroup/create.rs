@@ -5,6 +5,7 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 
@@ -231,28 +232,38 @@ fn is_occupied(group: &Path) -> io::Result<bool> {
         && !fs::read_to_string(group.join("cgroup.procs"))?.trim().is_empty())
 }
 
+/// How long somebody may hold the lock of a group that we want to make. Whoever
+/// sweeps holds it until the kernel has removed the group, whoever lives in a
+/// group of that name holds it for good.
+const MAKE_PATIENCE: Duration = Duration::from_secs(2);
+
 /// Makes and locks one directory.
 fn make_group(parent: &Path, name: &str, controllers: &[String]) -> io::Result<Group> {
     let path = parent.join(name);
-    // Between making and locking, a sweeping process may remove it: once more.
-    for _ in 0..8 {
+    let begun = Instant::now();
+    let mut pause = Duration::from_micros(50);
+    // Between making and locking, a sweeping process may lock it and remove it.
+    loop {
         match fs::create_dir(&path) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                // A container of the same name that was killed; one that is
-                // alive holds the lock.
-                if !remove::remove_if_unused(&path)? {
-                    return Err(io::ErrorKind::ResourceBusy.into());
+            Ok(()) => {
+                if let Some(directory) = lock(&path)? {
+                    return Ok(Group { path, controllers: controllers.to_vec(), directory });
                 }
-                continue;
+            }
+            // A container of the same name that was killed, or one that is alive.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                if remove::remove_if_unused(&path)? {
+                    continue;
+                }
             }
             Err(error) => return Err(error),
         }
-        if let Some(directory) = lock(&path)? {
-            return Ok(Group { path, controllers: controllers.to_vec(), directory });
+        if begun.elapsed() >= MAKE_PATIENCE {
+            return Err(io::ErrorKind::ResourceBusy.into());
         }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(20));
     }
-    Err(io::ErrorKind::ResourceBusy.into())
 }
 
 /// Opens and locks a directory; none when it is gone or locked by another.
@@ -269,7 +280,11 @@ pub(super) fn lock(path: &Path) -> io::Result<Option<OwnedFd>> {
         Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
         other => other?,
     }
-    Ok(path.is_dir().then_some(directory))
+    // Meanwhile it may have been removed, and another made in its place.
+    let locked = rustix::fs::fstat(&directory)?;
+    let is_there = rustix::fs::stat(path)
+        .is_ok_and(|there| (there.st_dev, there.st_ino) == (locked.st_dev, locked.st_ino));
+    Ok(is_there.then_some(directory))
 }
 
 /// Makes the group that the user named as parent.
@@ -361,6 +376,34 @@ mod tests {
         let expected = ["cpu", "cpuset", "memory", "pids"].map(str::to_owned);
         assert_eq!(available_v2(&position), BTreeSet::from(expected));
         assert!(available_v2(&Position::parse("", "")).is_empty());
+    }
+
+    /// A sweeping process has locked the new directory before we did, and takes a
+    /// moment to remove it.
+    #[test]
+    fn a_group_is_made_when_the_sweeper_is_done() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("group");
+        fs::create_dir(&path).unwrap();
+        let swept = lock(&path).unwrap().unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(Duration::from_millis(100));
+                fs::remove_dir(&path).unwrap();
+                drop(swept);
+            });
+            let group = make_group(parent.path(), "group", &[]).unwrap();
+            assert!(lock(&group.path).unwrap().is_none(), "the new one is ours");
+        });
+    }
+
+    #[test]
+    fn a_group_that_somebody_lives_in_is_not_made_again() {
+        let parent = tempfile::tempdir().unwrap();
+        fs::create_dir(parent.path().join("group")).unwrap();
+        let _lived_in = lock(&parent.path().join("group")).unwrap().unwrap();
+        let refused = make_group(parent.path(), "group", &[]).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ResourceBusy);
     }
 
     #[test]
