@@ -1,24 +1,20 @@
 //! Manifests: checked, pinned, stored as the bytes that came, named by tags.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use oci::{Descriptor, Digest, Document, MediaType, Repository, Tag};
-use serde::{Deserialize, Serialize};
+use oci::{Digest, Document, MediaType, Repository, Tag};
 
+use super::links::{Links, MAX_LINKS};
+use super::stored::{ManifestHeader, TagRecord, decode, encode, encode_entry};
 use super::{Conditions, Error, Registry, Result};
 use crate::storage::{Key, Storage};
 
 /// How many tags one push by digest may set. The specification asks for ten;
 /// each costs a synced write.
 pub const MAX_TAGS_PER_PUT: usize = 64;
-
-/// How many things one manifest may name. Each is pinned by a synced write;
-/// images stay below a hundred layers, large indexes below a thousand children.
-const MAX_LINKS: usize = 4096;
 
 /// How many missing digests an error lists.
 const MAX_MISSING_LISTED: usize = 8;
@@ -91,60 +87,6 @@ pub struct PushedManifest {
     /// The first few of the things it names that the repository does not have,
     /// where the operator lets it miss some.
     pub missing: Vec<Digest>,
-}
-
-/// What stands before a stored manifest's body, on a line of its own.
-#[derive(Debug, Serialize, Deserialize)]
-struct Header {
-    media_type: String,
-    pushed_s: u64,
-}
-
-/// What is stored for a tag.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct TagRecord {
-    pub(super) digest: Digest,
-    pub(super) size: u64,
-    pub(super) media_type: String,
-    pub(super) pushed_s: u64,
-}
-
-/// What a manifest says that matters to a registry.
-struct Links {
-    /// What must be there: config, layers, children.
-    needed: BTreeSet<Digest>,
-    subject: Option<Digest>,
-    /// What a listing of the subject's referrers says about this manifest.
-    artifact_type: Option<MediaType>,
-    annotations: std::collections::BTreeMap<String, String>,
-}
-
-impl Links {
-    fn of(document: Document) -> Self {
-        let needed = |descriptors: &[&Descriptor]| {
-            descriptors
-                .iter()
-                .filter(|descriptor| descriptor.media_type.is_distributable())
-                .map(|descriptor| descriptor.digest)
-                .collect()
-        };
-        match document {
-            Document::Manifest(manifest) => Self {
-                needed: needed(
-                    &manifest.layers.iter().chain([&manifest.config]).collect::<Vec<_>>(),
-                ),
-                subject: manifest.subject.map(|subject| subject.digest),
-                artifact_type: manifest.artifact_type.or(Some(manifest.config.media_type)),
-                annotations: manifest.annotations,
-            },
-            Document::Index(index) => Self {
-                needed: needed(&index.manifests.iter().collect::<Vec<_>>()),
-                subject: index.subject.map(|subject| subject.digest),
-                artifact_type: index.artifact_type,
-                annotations: index.annotations,
-            },
-        }
-    }
 }
 
 impl<S: Storage> Registry<S> {
@@ -222,16 +164,15 @@ impl<S: Storage> Registry<S> {
         let missing = self.secure(repository, &digest, &links, &tags).await?;
         let subject = links.subject;
         if let Some(subject) = subject {
-            let mut entry = Descriptor::new(media_type.clone(), digest, put.body.len() as u64);
-            entry.artifact_type = links.artifact_type;
-            entry.annotations = links.annotations;
+            let entry = links.entry(digest, media_type.clone(), put.body.len() as u64);
             let key = Key::referrer(repository, &subject, &digest);
             self.storage.put(&key, encode_entry(&entry)).await?;
         }
         let key = Key::manifest(repository, &digest);
         let pushed_s = self.now_s();
         let media_type = media_type.to_string();
-        let record = encode(&Header { media_type: media_type.clone(), pushed_s }, &put.body);
+        let record =
+            encode(&ManifestHeader { media_type: media_type.clone(), pushed_s }, &put.body);
         let must_be_new = put.conditions.must_be_new();
         let is_new = self.storage.put_new(&key, record.clone()).await?;
         if must_be_new && !is_new && matches!(put.reference, ManifestReference::Digest(_)) {
@@ -329,9 +270,9 @@ impl<S: Storage> Registry<S> {
         };
         self.delete_tags_of(repository, digest).await?;
         self.storage.delete(&Key::manifest(repository, digest)).await?;
-        let links = Document::parse(&manifest.body, manifest.media_type.parse().ok().as_ref())
-            .map(Links::of);
-        if let Ok(Links { subject: Some(subject), .. }) = links {
+        if let Some(Links { subject: Some(subject), .. }) =
+            Links::of_stored(&manifest.media_type, &manifest.body)
+        {
             self.storage.delete(&Key::referrer(repository, &subject, digest)).await?;
         }
         Ok(())
@@ -361,28 +302,5 @@ fn parse(put: &PutManifest) -> Result<(Document, MediaType)> {
             let media_type = document.media_type();
             Ok((document, media_type))
         }
-    }
-}
-
-fn encode_entry(entry: &Descriptor) -> Bytes {
-    serde_json::to_vec(entry).expect("descriptors have string keys and always serialize").into()
-}
-
-fn encode(header: &Header, body: &Bytes) -> Bytes {
-    let mut record = serde_json::to_vec(header).expect("text and numbers always serialize");
-    record.push(b'\n');
-    record.extend_from_slice(body);
-    record.into()
-}
-
-fn decode(record: &Bytes) -> Option<(Header, Bytes)> {
-    let end = record.iter().position(|byte| *byte == b'\n')?;
-    let header = serde_json::from_slice(&record[..end]).ok()?;
-    Some((header, record.slice(end + 1..)))
-}
-
-impl TagRecord {
-    fn encode(&self) -> Bytes {
-        serde_json::to_vec(self).expect("text and numbers always serialize").into()
     }
 }

@@ -18,8 +18,11 @@ mod blobs;
 mod cache;
 mod condition;
 mod error;
+mod links;
 mod manifests;
+mod reading;
 mod referrers;
+mod stored;
 mod tags;
 mod uploads;
 

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use oci::{Digest, Repository, Tag};
 
-use super::manifests::TagRecord;
+use super::stored::TagRecord;
 use super::{Error, ManifestReference, Registry, Result};
 use crate::storage::{Key, Prefix, Storage};
 

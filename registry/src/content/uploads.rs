@@ -22,9 +22,10 @@ use futures_util::{Stream, StreamExt as _};
 use oci::{Algorithm, Digest, Repository};
 use serde::{Deserialize, Serialize};
 
+use super::reading::{hash, rehash};
 use super::{Error, Registry, Result};
 use crate::hashing::Hashing;
-use crate::storage::{Content, Opened, Storage, UploadId, Writer};
+use crate::storage::{Opened, Storage, UploadId, Writer};
 
 /// How long an upload may lie untouched. Clients that resume do so within
 /// hours; a day forgives a night.
@@ -42,9 +43,6 @@ const MIN_BATCH_BYTES: usize = 32 << 10;
 
 /// Batches end at multiples of this, so that a storage can write whole blocks.
 const BLOCK_BYTES: usize = 4096;
-
-/// Batches up to this size are hashed where they are: cheaper than a thread.
-const INLINE_HASH_BYTES: usize = 32 << 10;
 
 /// How many bytes may be lost to a crash in one long request.
 const CHECKPOINT_BYTES: u64 = 64 << 20;
@@ -158,23 +156,6 @@ impl<W: Writer> Active<W> {
         self.hashing = hashed;
         self.offset += size as u64;
         Ok(())
-    }
-}
-
-/// Appends a batch to a hash, on another thread if it is long.
-async fn hash(mut hashing: Hashing, batch: Vec<Bytes>, size: usize) -> Hashing {
-    let work = move || {
-        for chunk in &batch {
-            hashing.update(chunk);
-        }
-        hashing
-    };
-    if size <= INLINE_HASH_BYTES {
-        return work();
-    }
-    match tokio::task::spawn_blocking(work).await {
-        Ok(hashing) => hashing,
-        Err(failure) => std::panic::resume_unwind(failure.into_panic()),
     }
 }
 
@@ -396,42 +377,6 @@ impl<S: Storage> Registry<S> {
 /// Reads an upload back to hash it by another algorithm: the client named one
 /// only when it closed the upload.
 async fn hash_again<W: Writer>(upload: &mut Active<W>, algorithm: Algorithm) -> Result<Digest> {
-    /// As much as is read at a time.
-    const READ_BYTES: usize = 256 << 10;
     let blob = upload.writer.content(upload.offset).await?;
-    let id = upload.id;
-    let file = match blob.content {
-        Content::File(file) => file,
-        Content::Segments(segments) => {
-            let mut hashing = Hashing::new(algorithm);
-            let mut pieces = std::pin::pin!(segments.read(&(0..blob.size)));
-            while let Some(piece) = pieces.next().await {
-                let piece = piece?;
-                let size = piece.len();
-                hashing = hash(hashing, vec![piece], size).await;
-            }
-            return Ok(hashing.finish());
-        }
-    };
-    let hashed = tokio::task::spawn_blocking(move || {
-        use std::os::unix::fs::FileExt as _;
-        let mut hashing = Hashing::new(algorithm);
-        let mut buffer = vec![0; READ_BYTES];
-        let mut offset = 0;
-        while offset < blob.size {
-            let left = usize::try_from(blob.size - offset).unwrap_or(usize::MAX);
-            let wanted = left.min(READ_BYTES);
-            file.read_exact_at(&mut buffer[..wanted], offset)?;
-            hashing.update(&buffer[..wanted]);
-            offset += wanted as u64;
-        }
-        Ok(hashing.finish())
-    })
-    .await;
-    match hashed {
-        Ok(hashed) => hashed.map_err(|source| {
-            crate::storage::Error::from_io("read", format!("upload {id}"), source).into()
-        }),
-        Err(failure) => std::panic::resume_unwind(failure.into_panic()),
-    }
+    Ok(rehash(blob, algorithm, &format!("upload {}", upload.id)).await?)
 }
