@@ -6,12 +6,12 @@ use oci::{Digest, Repository};
 use super::error::{ApiError, ErrorCode};
 use super::query::percent_decode;
 use crate::content::{Error, ManifestReference};
-use crate::storage::UploadId;
+use crate::storage::{MAX_REPOSITORY_BYTES, UploadId};
 
 /// The longest repository name, in bytes. Clients limit `host/name` to 255, and
 /// the shortest host with its slash takes five; the storage needs the rest of a
 /// file name for its own marks.
-const MAX_NAME_BYTES: usize = 250;
+const MAX_NAME_BYTES: usize = MAX_REPOSITORY_BYTES;
 
 /// An endpoint with its parameters.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -89,6 +89,10 @@ mod tests {
         })
     }
 
+    const fn stamp(written_ns: i128) -> Stamp {
+        Stamp { version: 1, written_ns }
+    }
+
     fn key(number: usize) -> Key {
         Key::manifest(&"a".parse().unwrap(), &Digest::sha256(&number.to_le_bytes()))
     }
@@ -96,7 +100,7 @@ mod tests {
     #[test]
     fn memory_is_bounded_and_the_used_survive() {
         let cache = ManifestCache::default();
-        let stamp = Stamp(1, 1);
+        let stamp = stamp(1);
         cache.insert(key(0), stamp, manifest(1 << 20));
         for number in 1..100 {
             assert!(cache.get(&key(0), stamp).is_some(), "lost before {number}");
@@ -116,8 +120,8 @@ mod tests {
     #[test]
     fn another_stamp_is_another_manifest() {
         let cache = ManifestCache::default();
-        cache.insert(key(0), Stamp(1, 1), manifest(1));
-        assert!(cache.get(&key(0), Stamp(1, 2)).is_none());
-        assert!(cache.get(&key(0), Stamp(1, 1)).is_some());
+        cache.insert(key(0), stamp(1), manifest(1));
+        assert!(cache.get(&key(0), stamp(2)).is_none());
+        assert!(cache.get(&key(0), stamp(1)).is_some());
     }
 }

@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use super::reading::{hash, rehash};
 use super::{Error, Registry, Result};
 use crate::hashing::Hashing;
-use crate::storage::{Opened, Storage, UploadId, Writer};
+use crate::storage::{self, Opened, Storage, UploadId, Writer};
 
 /// How long an upload may lie untouched. Clients that resume do so within
 /// hours; a day forgives a night.
@@ -297,7 +297,11 @@ impl<S: Storage> Registry<S> {
         let oldest_s = self.now_s().saturating_sub(MAX_UPLOAD_AGE.as_secs());
         let mut removed = 0;
         for id in self.storage.uploads().await? {
-            let Some((record, _)) = self.storage.peek_upload(&id).await? else { continue };
+            let (record, _) = match self.storage.peek_upload(&id).await {
+                Ok(Some(peeked)) => peeked,
+                Ok(None) | Err(storage::Error::Format { .. }) => continue,
+                Err(error) => return Err(error.into()),
+            };
             // A record that a power cut left unreadable belongs to nobody.
             let is_live = serde_json::from_slice::<Session>(&record)
                 .is_ok_and(|session| session.touched_s >= oldest_s);

@@ -5,6 +5,10 @@ use std::str::FromStr;
 
 use oci::{Digest, Repository, Tag};
 
+/// How long a repository's name may be: with the marks behind it, it stays within
+/// the 255 bytes of a file name.
+pub const MAX_REPOSITORY_BYTES: usize = 250;
+
 /// The name of one record.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key(String);
@@ -29,6 +33,12 @@ impl Key {
         Self(format!("{dir}{repository}!/pin-{manifest}"))
     }
 
+    /// The mark that somebody was told of late that `repository` has a blob.
+    #[must_use]
+    pub fn seen(digest: &Digest, repository: &Repository) -> Self {
+        Self(format!("{}{}!/seen", blob_dir(digest), flat(repository)))
+    }
+
     /// A manifest.
     #[must_use]
     pub fn manifest(repository: &Repository, digest: &Digest) -> Self {
@@ -51,6 +61,18 @@ impl Key {
     #[must_use]
     pub fn referrer(repository: &Repository, subject: &Digest, referrer: &Digest) -> Self {
         Self(format!("repo/{repository}!r/{}/{}", dashed(subject), dashed(referrer)))
+    }
+
+    /// The mark that somebody was told of late that `repository` has a manifest.
+    #[must_use]
+    pub fn manifest_seen(repository: &Repository, manifest: &Digest) -> Self {
+        Self(format!("repo/{repository}!s/{}", dashed(manifest)))
+    }
+
+    /// What a collector is looking at.
+    #[must_use]
+    pub fn collection(id: &UploadId) -> Self {
+        Self(format!("gc/{id}"))
     }
 
     /// The mark that a repository exists.
@@ -83,6 +105,36 @@ impl Prefix {
         Self(blob_dir(digest))
     }
 
+    /// What `repository` has to do with a blob or manifest: its mark and its pins.
+    #[must_use]
+    pub fn pins(digest: &Digest, repository: &Repository) -> Self {
+        Self(format!("{}{}!/", blob_dir(digest), flat(repository)))
+    }
+
+    /// All blobs with their owners and pins; see [`Mark::of`](super::Mark::of).
+    #[must_use]
+    pub fn blobs() -> Self {
+        Self("blob/".to_owned())
+    }
+
+    /// The records of all repositories; see [`Record::of`](super::Record::of).
+    #[must_use]
+    pub fn records() -> Self {
+        Self("repo/".to_owned())
+    }
+
+    /// What collectors are looking at.
+    #[must_use]
+    pub fn collections() -> Self {
+        Self("gc/".to_owned())
+    }
+
+    /// The manifests of a repository; see [`Prefix::manifest_of`].
+    #[must_use]
+    pub fn manifests(repository: &Repository) -> Self {
+        Self(format!("repo/{repository}!m/"))
+    }
+
     /// The tags of a repository.
     #[must_use]
     pub fn tags(repository: &Repository) -> Self {
@@ -113,6 +165,12 @@ impl Prefix {
         &self.0
     }
 
+    /// Returns the manifest whose pin a key listed under [`Prefix::pins`] is.
+    #[must_use]
+    pub fn pin_of(listed: &str) -> Option<Digest> {
+        Self::digest_of(listed.strip_prefix("pin-")?)
+    }
+
     /// Returns the repository that a key listed under [`Prefix::owners`] makes an
     /// owner, or `None` for its pins and for the data.
     #[must_use]
@@ -124,6 +182,18 @@ impl Prefix {
     #[must_use]
     pub fn repository_of(listed: &str) -> Option<Repository> {
         listed.strip_suffix('!')?.parse().ok()
+    }
+
+    /// Returns the digest that a key listed under [`Prefix::manifests`] stands for.
+    #[must_use]
+    pub fn manifest_of(listed: &str) -> Option<Digest> {
+        listed.replacen('/', ":", 1).parse().ok()
+    }
+
+    /// Returns the collector that a key listed under [`Prefix::collections`] stands for.
+    #[must_use]
+    pub fn collector_of(listed: &str) -> Option<UploadId> {
+        listed.parse().ok()
     }
 
     /// Returns the digest that a key listed under [`Prefix::referrers`] stands for.
@@ -226,7 +296,13 @@ mod tests {
                 Key::pin(&digest, &repository, &digest),
                 format!("blob/sha256/e3/{hex}/team:app!/pin-sha256-{hex}"),
             ),
+            (Key::seen(&digest, &repository), format!("blob/sha256/e3/{hex}/team:app!/seen")),
             (Key::manifest(&repository, &digest), format!("repo/team/app!m/sha256/{hex}")),
+            (Key::manifest_seen(&repository, &digest), format!("repo/team/app!s/sha256-{hex}")),
+            (
+                Key::collection(&UploadId::from_random([0xab; 16])),
+                "gc/abababab-abab-4bab-abab-abababababab".to_owned(),
+            ),
             (Key::tag(&repository, &tag), "repo/team/app!t/v1".to_owned()),
             (
                 Key::tag_hint(&repository, &digest, &tag),
@@ -295,7 +371,9 @@ mod tests {
                 add(Key::data(digest), format!("data {digest}"));
                 for repository in &repositories {
                     add(Key::owner(digest, repository), format!("own {digest} {repository}"));
+                    add(Key::seen(digest, repository), format!("seen {digest} {repository}"));
                     add(Key::manifest(repository, digest), format!("m {digest} {repository}"));
+                    add(Key::manifest_seen(repository, digest), format!("s {digest} {repository}"));
                     add(Key::catalog(repository), format!("cat {repository}"));
                     for other in &digests {
                         add(Key::pin(digest, repository, other), format!("pin {digest} {repository} {other}"));

@@ -12,11 +12,14 @@
 //! blob/<alg>/<hh>/<hex>/data                    the bytes (hh: first two digits), or the list of them
 //! blob/<alg>/<hh>/<hex>/<a:b>!/own              repository a/b may read the blob
 //! blob/<alg>/<hh>/<hex>/<a:b>!/pin-<alg>-<hex>  … and this manifest of a/b needs it
+//! blob/<alg>/<hh>/<hex>/<a:b>!/seen             somebody was told of late that a/b has it
 //! repo/<a/b>!m/<alg>/<hex>                      manifest: one line of JSON, then its body
 //! repo/<a/b>!t/<tag>                            tag → digest, replaced whole
 //! repo/<a/b>!mt/<alg>-<hex>/<tag>               hint: the tag once named this manifest
 //! repo/<a/b>!r/<alg>-<hex>/<alg>-<hex>          subject → finished descriptor of a referrer
+//! repo/<a/b>!s/<alg>-<hex>                      somebody was told of late that the manifest is there
 //! cat/<a/b>!                                    the repository exists
+//! gc/<uuid>                                     what a collector is looking at
 //! up/<uuid>/                                    an upload in progress
 //! ```
 //!
@@ -33,9 +36,12 @@
 //!   check that what it names is there, then referrer entry and manifest, then
 //!   tag hints, then tags. A crash at any point leaves pins too many or bytes
 //!   that nobody names; never a name without its content.
+//! - A mark that is written again is as young as a new one: its age protects
+//!   what somebody relies on from a collector.
 
 mod bucket;
 mod key;
+mod listed;
 mod local;
 
 use std::fs::File;
@@ -46,7 +52,8 @@ use bytes::Bytes;
 use oci::Digest;
 
 pub use bucket::{Bucket, BucketWriter, Promises, Segments};
-pub use key::{Key, Prefix, UploadId};
+pub use key::{Key, MAX_REPOSITORY_BYTES, Prefix, UploadId};
+pub use listed::{Mark, Record};
 pub use local::{Local, LocalWriter};
 
 /// The result of a storage operation.
@@ -105,7 +112,30 @@ impl Error {
 
 /// Tells two versions of a record apart: equal stamps mean the same write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stamp(pub u64, pub i128);
+pub struct Stamp {
+    /// Tells versions of the same moment apart.
+    pub version: u64,
+    /// When the record was written, by the store's clock, in nanoseconds since
+    /// 1970.
+    pub written_ns: i128,
+}
+
+impl Stamp {
+    /// Returns when the record was written, in seconds since 1970.
+    #[must_use]
+    pub fn written_s(&self) -> u64 {
+        u64::try_from(self.written_ns / 1_000_000_000).unwrap_or(0)
+    }
+}
+
+/// Content that belongs to nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stray {
+    /// How many objects.
+    pub count: u64,
+    /// How long they are together.
+    pub bytes: u64,
+}
 
 /// The content of a blob, opened for reading.
 ///
@@ -170,7 +200,7 @@ pub trait Storage: Send + Sync + 'static {
     /// When the store fails or is full.
     fn put_new(&self, key: &Key, value: Bytes) -> impl Future<Output = Result<bool>> + Send;
 
-    /// Writes empty records; those that exist are kept.
+    /// Writes empty records; those that exist are as young as new ones afterwards.
     ///
     /// # Errors
     /// When the store fails or is full; some may then have been written.
@@ -209,6 +239,12 @@ pub trait Storage: Send + Sync + 'static {
     /// When the store fails.
     fn blob(&self, digest: &Digest) -> impl Future<Output = Result<Option<Blob>>> + Send;
 
+    /// Removes the bytes of a blob, and returns whether they were there.
+    ///
+    /// # Errors
+    /// When the store fails.
+    fn remove_blob(&self, digest: &Digest) -> impl Future<Output = Result<bool>> + Send;
+
     /// Begins an upload with its first record.
     ///
     /// # Errors
@@ -246,6 +282,18 @@ pub trait Storage: Send + Sync + 'static {
     /// # Errors
     /// When the store fails.
     fn sweep(&self) -> impl Future<Output = Result<()>> + Send;
+
+    /// Removes content written before `written_before_s` (in seconds since 1970)
+    /// that belongs to no blob and no upload, unless `dry_run`, and returns how
+    /// much that is.
+    ///
+    /// # Errors
+    /// When the store fails.
+    fn sweep_strays(
+        &self,
+        written_before_s: u64,
+        dry_run: bool,
+    ) -> impl Future<Output = Result<Stray>> + Send;
 }
 
 /// An upload opened for writing; dropping it closes the upload and keeps it.
@@ -270,14 +318,36 @@ pub trait Writer: Send + Sync + 'static {
     /// When the store fails.
     fn content(&mut self, size: u64) -> impl Future<Output = Result<Blob>> + Send;
 
-    /// Turns the first `size` bytes into the blob `digest` and ends the upload.
+    /// Makes the first `size` bytes the blob `digest`; the upload goes on.
     ///
     /// The caller has made sure that the bytes hash to `digest`. Where the blob
-    /// exists already, the bytes are dropped in favour of those.
+    /// exists already, the upload keeps its bytes: after a collector has removed
+    /// that blob, publishing again brings it back.
     ///
     /// # Errors
     /// When the store fails or is full; the upload is then still there.
-    fn commit(self, digest: &Digest, size: u64) -> impl Future<Output = Result<()>> + Send;
+    fn publish(&mut self, digest: &Digest, size: u64) -> impl Future<Output = Result<()>> + Send;
+
+    /// Ends an upload that was published, and drops bytes that the blob did not
+    /// need.
+    ///
+    /// # Errors
+    /// When the store fails.
+    fn end(self) -> impl Future<Output = Result<()>> + Send;
+
+    /// Turns the first `size` bytes into the blob `digest` and ends the upload.
+    ///
+    /// # Errors
+    /// As [`Writer::publish`] and [`Writer::end`].
+    fn commit(mut self, digest: &Digest, size: u64) -> impl Future<Output = Result<()>> + Send
+    where
+        Self: Sized,
+    {
+        async move {
+            self.publish(digest, size).await?;
+            self.end().await
+        }
+    }
 
     /// Ends the upload and drops its bytes.
     ///

@@ -1,172 +1,19 @@
 //! A storage that stops after its k-th write, for every k: another storage
 //! opened afterwards has all that was acknowledged and nothing that is broken.
 
-use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::SystemTime;
 
-use bytes::Bytes;
 use oci::Digest;
 use registry::content::Options;
-use registry::storage::{
-    Blob, Error, Key, Local, LocalWriter, Opened, Prefix, Result, Stamp, Storage, UploadId, Writer,
-};
+use registry::storage::Local;
 use reqwest::Method;
 use serde_json::Value;
 
 use crate::support::{
     OCI_MANIFEST, Server, descriptor, header, manifest, verify_blobs, with_query,
 };
-
-/// Counts writes, and fails everything after the last one allowed.
-#[derive(Clone)]
-struct Faulty {
-    inner: Local,
-    writes: Arc<Writes>,
-}
-
-struct Writes {
-    done: AtomicUsize,
-    allowed: usize,
-}
-
-impl Writes {
-    fn stopped() -> Error {
-        Error::from_io("reach", "the storage", io::Error::other("it has stopped"))
-    }
-
-    fn read(&self) -> Result<()> {
-        match self.done.load(Ordering::SeqCst) > self.allowed {
-            true => Err(Self::stopped()),
-            false => Ok(()),
-        }
-    }
-
-    fn write(&self) -> Result<()> {
-        match self.done.fetch_add(1, Ordering::SeqCst) >= self.allowed {
-            true => Err(Self::stopped()),
-            false => Ok(()),
-        }
-    }
-}
-
-struct FaultyWriter {
-    inner: LocalWriter,
-    writes: Arc<Writes>,
-}
-
-impl Storage for Faulty {
-    type Writer = FaultyWriter;
-
-    async fn get(&self, key: &Key) -> Result<Option<Bytes>> {
-        self.writes.read()?;
-        self.inner.get(key).await
-    }
-
-    async fn stamp(&self, key: &Key) -> Result<Option<Stamp>> {
-        self.writes.read()?;
-        self.inner.stamp(key).await
-    }
-
-    async fn put(&self, key: &Key, value: Bytes) -> Result<()> {
-        self.writes.write()?;
-        self.inner.put(key, value).await
-    }
-
-    async fn put_new(&self, key: &Key, value: Bytes) -> Result<bool> {
-        self.writes.write()?;
-        self.inner.put_new(key, value).await
-    }
-
-    /// A bucket writes marks one by one: it may stop between any two.
-    async fn mark(&self, keys: Vec<Key>) -> Result<()> {
-        for key in keys {
-            self.writes.write()?;
-            self.inner.mark(vec![key]).await?;
-        }
-        Ok(())
-    }
-
-    async fn delete(&self, key: &Key) -> Result<bool> {
-        self.writes.write()?;
-        self.inner.delete(key).await
-    }
-
-    async fn delete_if(&self, key: &Key, expected: Bytes) -> Result<bool> {
-        self.writes.write()?;
-        self.inner.delete_if(key, expected).await
-    }
-
-    async fn list(
-        &self,
-        prefix: &Prefix,
-        after: Option<&str>,
-        limit: usize,
-    ) -> Result<Vec<String>> {
-        self.writes.read()?;
-        self.inner.list(prefix, after, limit).await
-    }
-
-    async fn blob(&self, digest: &Digest) -> Result<Option<Blob>> {
-        self.writes.read()?;
-        self.inner.blob(digest).await
-    }
-
-    async fn begin_upload(&self, id: &UploadId, record: Bytes) -> Result<()> {
-        self.writes.write()?;
-        self.inner.begin_upload(id, record).await
-    }
-
-    async fn peek_upload(&self, id: &UploadId) -> Result<Option<(Bytes, u64)>> {
-        self.writes.read()?;
-        self.inner.peek_upload(id).await
-    }
-
-    async fn open_upload(&self, id: &UploadId) -> Result<Option<Opened<FaultyWriter>>> {
-        self.writes.read()?;
-        let opened = self.inner.open_upload(id).await?;
-        Ok(opened.map(|Opened { record, size, writer }| {
-            let writer = FaultyWriter { inner: writer, writes: Arc::clone(&self.writes) };
-            Opened { record, size, writer }
-        }))
-    }
-
-    async fn uploads(&self) -> Result<Vec<UploadId>> {
-        Ok(Vec::new())
-    }
-
-    async fn sweep(&self) -> Result<()> {
-        Ok(())
-    }
-}
-
-impl Writer for FaultyWriter {
-    async fn write(&mut self, offset: u64, chunks: &[Bytes]) -> Result<()> {
-        self.writes.write()?;
-        self.inner.write(offset, chunks).await
-    }
-
-    async fn save(&mut self, record: Bytes) -> Result<()> {
-        self.writes.write()?;
-        self.inner.save(record).await
-    }
-
-    async fn content(&mut self, size: u64) -> Result<Blob> {
-        self.writes.read()?;
-        self.inner.content(size).await
-    }
-
-    async fn commit(self, digest: &Digest, size: u64) -> Result<()> {
-        self.writes.write()?;
-        self.inner.commit(digest, size).await
-    }
-
-    async fn discard(self) -> Result<()> {
-        self.writes.write()?;
-        self.inner.discard().await
-    }
-}
+use crate::watched::{Watched, Writes};
 
 /// What a client that saw every answer knows to be there, and not to be there.
 #[derive(Default)]
@@ -270,8 +117,8 @@ async fn a_storage_that_stops_anywhere_loses_nothing_acknowledged() {
     loop {
         let dir = Arc::new(tempfile::tempdir().unwrap());
         let inner = Local::open(&dir.path().join("root")).unwrap();
-        let writes = Arc::new(Writes { done: AtomicUsize::new(0), allowed });
-        let faulty = Faulty { inner, writes: Arc::clone(&writes) };
+        let writes = Writes::allow(allowed, false);
+        let faulty = Watched::new(inner, Arc::clone(&writes));
         let server = Server::over(faulty, Arc::clone(&dir), Options::default(), now).await;
         let known = scenario(&server).await;
         drop(server);
@@ -286,8 +133,7 @@ async fn a_storage_that_stops_anywhere_loses_nothing_acknowledged() {
         // Whoever tries again succeeds.
         let again = scenario(&server).await;
         assert_eq!((again.there.len(), again.gone.len()), (5, 4), "after {allowed} writes");
-        let writes = writes.done.load(Ordering::SeqCst);
-        if writes <= allowed {
+        if writes.done() <= allowed {
             assert!(allowed > 30, "the scenario makes only {allowed} writes");
             return;
         }

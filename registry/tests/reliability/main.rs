@@ -6,6 +6,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[path = "../support/watched.rs"]
+mod watched;
+
 mod concurrency;
 mod crash;
 mod faults;

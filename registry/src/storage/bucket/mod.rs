@@ -18,6 +18,7 @@
 
 mod objects;
 mod segments;
+mod strays;
 mod upload;
 
 use std::collections::BTreeSet;
@@ -30,7 +31,7 @@ use object_store::{ObjectStore, PutMode};
 use oci::Digest;
 use url::Url;
 
-use super::{Blob, Content, Error, Key, Opened, Prefix, Result, Stamp, Storage, UploadId};
+use super::{Blob, Content, Error, Key, Opened, Prefix, Result, Stamp, Storage, Stray, UploadId};
 use objects::Objects;
 pub use objects::Promises;
 use segments::SegmentList;
@@ -137,6 +138,19 @@ impl Storage for Bucket {
         Ok(Some(self.objects.blob(list)))
     }
 
+    async fn remove_blob(&self, digest: &Digest) -> Result<bool> {
+        let key = Key::data(digest);
+        let Some((record, _)) = self.objects.get(key.as_str()).await? else { return Ok(false) };
+        // The record first: what it named is stray then, should this be cut short.
+        self.objects.delete(key.as_str()).await?;
+        if let Some(list) = SegmentList::decode(&record) {
+            for segment in &list.segments {
+                self.objects.delete(&list.key(segment)).await?;
+            }
+        }
+        Ok(true)
+    }
+
     async fn begin_upload(&self, id: &UploadId, record: Bytes) -> Result<()> {
         upload::begin(&self.objects, *id, &record).await
     }
@@ -159,6 +173,10 @@ impl Storage for Bucket {
     /// another replica is writing.
     async fn sweep(&self) -> Result<()> {
         Ok(())
+    }
+
+    async fn sweep_strays(&self, written_before_s: u64, dry_run: bool) -> Result<Stray> {
+        strays::sweep(&self.objects, written_before_s, dry_run).await
     }
 }
 

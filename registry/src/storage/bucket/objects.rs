@@ -32,6 +32,14 @@ pub struct Promises {
     pub put_if_unchanged: bool,
 }
 
+/// What a listing says of an object.
+pub(super) struct Found {
+    /// Without the listing's prefix.
+    pub(super) key: String,
+    pub(super) size: u64,
+    pub(super) written_s: u64,
+}
+
 /// The objects of a bucket, below its prefix.
 #[derive(Debug)]
 pub(super) struct Objects {
@@ -158,6 +166,17 @@ impl Objects {
         after: &str,
         limit: usize,
     ) -> Result<Vec<String>> {
+        let found = self.found(prefix, after, limit).await?;
+        Ok(found.into_iter().map(|found| found.key).collect())
+    }
+
+    /// As [`Objects::list`], with what the listing says beside.
+    pub(super) async fn found(
+        &self,
+        prefix: &str,
+        after: &str,
+        limit: usize,
+    ) -> Result<Vec<Found>> {
         let below = path(prefix.trim_end_matches('/'))?;
         let objects = match path(&format!("{prefix}{}", sendable(after))) {
             Ok(offset) if !after.is_empty() => self.store.list_with_offset(Some(&below), &offset),
@@ -167,7 +186,12 @@ impl Objects {
             .map_err(|source| fail("list", prefix, source))
             .try_filter_map(|object| {
                 let key = object.location.as_ref().strip_prefix(prefix);
-                std::future::ready(Ok(key.filter(|key| *key > after).map(str::to_owned)))
+                let found = key.filter(|key| *key > after).map(|key| Found {
+                    key: key.to_owned(),
+                    size: object.size,
+                    written_s: u64::try_from(object.last_modified.timestamp()).unwrap_or(0),
+                });
+                std::future::ready(Ok(found))
             })
             .take(limit)
             .try_collect()
@@ -199,10 +223,11 @@ fn present<T>(result: Result<T>) -> Result<Option<T>> {
 }
 
 fn stamp_of(object: &ObjectMeta) -> Stamp {
-    let version = format!("{:?} {:?} {}", object.e_tag, object.version, object.size);
-    let hash = Digest::sha256(version.as_bytes());
-    let first = u64::from_str_radix(&hash.hex()[..16], 16).expect("a digest is hexadecimal");
-    Stamp(first, i128::from(object.last_modified.timestamp_millis()))
+    let text = format!("{:?} {:?} {}", object.e_tag, object.version, object.size);
+    let hash = Digest::sha256(text.as_bytes());
+    let version = u64::from_str_radix(&hash.hex()[..16], 16).expect("a digest is hexadecimal");
+    let written_ns = i128::from(object.last_modified.timestamp_millis()) * 1_000_000;
+    Stamp { version, written_ns }
 }
 
 /// Says what failed on what, and tells an object that is not there from a store

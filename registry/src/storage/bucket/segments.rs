@@ -58,6 +58,11 @@ impl SegmentList {
         self.upload == upload.to_string()
     }
 
+    /// Returns the upload in which the segments came.
+    pub(super) fn upload(&self) -> Option<UploadId> {
+        self.upload.parse().ok()
+    }
+
     /// Returns the key of a segment.
     pub(super) fn key(&self, segment: &Segment) -> String {
         format!("seg/{}/{}", self.upload, segment.name)

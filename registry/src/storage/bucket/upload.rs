@@ -35,6 +35,9 @@ const MIN_SEGMENT_BYTES: usize = 512 << 10;
 /// then half a mebibyte; 64 GiB in full segments.
 const MAX_SEGMENTS: usize = 8192;
 
+/// How often a blob that was there is looked for again when it is gone.
+const MAX_PUBLICATIONS: usize = 8;
+
 /// How long a request waits for another one to let go of an upload.
 const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -45,8 +48,9 @@ const POLL: Duration = Duration::from_millis(20);
 #[derive(Debug, Serialize, Deserialize)]
 struct Head {
     list: SegmentList,
-    /// A blob may be made of the segments already: they must not be deleted.
-    closing: bool,
+    /// This blob may be made of the segments already: they must not be deleted, nor
+    /// may another blob be made of them.
+    closing: Option<Digest>,
 }
 
 /// A session as it is stored.
@@ -54,7 +58,7 @@ struct Head {
 pub(super) struct Session {
     pub(super) list: SegmentList,
     pub(super) record: Bytes,
-    closing: bool,
+    closing: Option<Digest>,
     version: UpdateVersion,
 }
 
@@ -62,7 +66,7 @@ fn session_key(id: UploadId) -> String {
     format!("up/{id}/session")
 }
 
-fn encode(list: &SegmentList, closing: bool, record: &[u8]) -> Bytes {
+fn encode(list: &SegmentList, closing: Option<Digest>, record: &[u8]) -> Bytes {
     let head = Head { list: list.clone(), closing };
     let mut text = serde_json::to_vec(&head).expect("text and numbers always serialize");
     text.push(b'\n');
@@ -71,7 +75,7 @@ fn encode(list: &SegmentList, closing: bool, record: &[u8]) -> Bytes {
 }
 
 pub(super) async fn begin(objects: &Objects, id: UploadId, record: &[u8]) -> Result<()> {
-    let session = encode(&SegmentList::new(id), false, record);
+    let session = encode(&SegmentList::new(id), None, record);
     objects.put(&session_key(id), session, PutMode::Overwrite).await?;
     Ok(())
 }
@@ -135,7 +139,8 @@ pub(super) async fn open(
     let size = session.list.size;
     let record = session.record.clone();
     let objects = Arc::clone(objects);
-    let writer = BucketWriter { objects, claim, session, buffer: BytesMut::new() };
+    let writer =
+        BucketWriter { objects, claim, session, buffer: BytesMut::new(), fate: Fate::Open };
     Ok(Some(Opened { record, size, writer }))
 }
 
@@ -147,6 +152,19 @@ pub struct BucketWriter {
     session: Session,
     /// What has come since the last segment.
     buffer: BytesMut,
+    fate: Fate,
+}
+
+/// What became of an upload's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// Nothing yet.
+    Open,
+    /// There was a blob like them; an earlier request may still have made one of
+    /// ours if it was closing the upload.
+    Unknown { was_closing: bool },
+    /// A blob is made of them.
+    Blob,
 }
 
 impl BucketWriter {
@@ -247,22 +265,42 @@ impl Writer for BucketWriter {
         Ok(Blob { size, ..blob })
     }
 
-    async fn commit(mut self, digest: &Digest, size: u64) -> Result<()> {
-        self.cut(size);
-        self.flush().await?;
-        let may_be_a_blob = self.session.closing;
-        // From here on no other request can end the upload and drop its segments.
-        self.session.closing = true;
-        self.save_session().await?;
-        let key = Key::data(digest);
-        let list = &self.session.list;
-        if !self.objects.put_new(key.as_str(), list.encode().into()).await? {
-            let there = self.objects.get(key.as_str()).await?;
-            let other = there.and_then(|(text, _)| SegmentList::decode(&text));
-            // Ours may be there already: a request that crashed here before.
-            if other.is_some_and(|other| !other.is_of(self.claim.id)) {
-                self.delete_segments(list, may_be_a_blob).await?;
+    async fn publish(&mut self, digest: &Digest, size: u64) -> Result<()> {
+        if self.fate == Fate::Open {
+            self.cut(size);
+            self.flush().await?;
+            let before = self.session.closing.replace(*digest);
+            if let Some(other) = before.filter(|before| before != digest) {
+                return Err(Error::Format {
+                    place: format!("upload {}", self.claim.id),
+                    reason: format!("{other} may have been made of it"),
+                });
             }
+            // From here on no other request can end the upload and drop its segments.
+            self.save_session().await?;
+            self.fate = Fate::Unknown { was_closing: before.is_some() };
+        }
+        let key = Key::data(digest);
+        for _ in 0..MAX_PUBLICATIONS {
+            let list = self.session.list.encode();
+            if self.objects.put_new(key.as_str(), list.into()).await? {
+                self.fate = Fate::Blob;
+                return Ok(());
+            }
+            let Some((text, _)) = self.objects.get(key.as_str()).await? else { continue };
+            // Ours may be there already: a request that crashed here before.
+            let is_ours = SegmentList::decode(&text).is_none_or(|list| list.is_of(self.claim.id));
+            if is_ours {
+                self.fate = Fate::Blob;
+            }
+            return Ok(());
+        }
+        Err(Error::Busy { id: self.claim.id })
+    }
+
+    async fn end(self) -> Result<()> {
+        if let Fate::Unknown { was_closing } = self.fate {
+            self.delete_segments(&self.session.list, was_closing).await?;
         }
         self.objects.delete(&session_key(self.claim.id)).await
     }
@@ -272,7 +310,7 @@ impl Writer for BucketWriter {
         let empty = SegmentList::new(self.claim.id);
         let list = std::mem::replace(&mut self.session.list, empty);
         self.save_session().await?;
-        self.delete_segments(&list, self.session.closing).await?;
+        self.delete_segments(&list, self.session.closing.is_some()).await?;
         self.objects.delete(&session_key(self.claim.id)).await
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 
 use super::super::{Error, Key, Result, Stamp};
@@ -27,6 +27,16 @@ const FIRST_READ: usize = 1024;
 /// How old a file in `tmp/` must be before it counts as left behind, in seconds.
 /// Writing a record takes milliseconds; an hour forgives suspended machines.
 const TEMPORARY_AGE_S: i64 = 3600;
+
+/// How often something is named again whose directory was removed meanwhile:
+/// each time, somebody removed the last other thing in it at that very moment.
+const MAX_NAMINGS: usize = 16;
+
+/// Makes a file as young as a new one.
+pub(super) const NOW: Timestamps = {
+    let now = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW };
+    Timestamps { last_access: now, last_modification: now }
+};
 
 const FILE_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
 const DIR_MODE: Mode = Mode::RWXU;
@@ -156,7 +166,7 @@ impl Root {
             Ok(stat) => {
                 let nanoseconds =
                     i128::from(stat.st_mtime) * 1_000_000_000 + i128::from(stat.st_mtime_nsec);
-                Ok(Some(Stamp(stat.st_ino, nanoseconds)))
+                Ok(Some(Stamp { version: stat.st_ino, written_ns: nanoseconds }))
             }
             Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
             Err(errno) => Err(self.fail("examine", path, errno)),
@@ -207,13 +217,14 @@ impl Root {
         Ok(created)
     }
 
-    /// Creates empty files; those that exist are kept.
+    /// Creates empty files; those that exist are made as young as new ones.
     pub(super) fn mark(&self, keys: &[Key]) -> Result<()> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let mut dirs = BTreeSet::new();
         for key in keys {
             self.named(key.as_str(), || {
-                rustix::fs::openat(&self.fd, key.as_str(), flags, FILE_MODE).map(drop)
+                let file = rustix::fs::openat(&self.fd, key.as_str(), flags, FILE_MODE)?;
+                rustix::fs::futimens(&file, &NOW)
             })?;
             dirs.insert(parent(key.as_str()));
         }
@@ -228,7 +239,20 @@ impl Root {
             Err(errno) => return Err(self.fail("remove", path, errno)),
         }
         self.sync_dir(parent(path))?;
+        self.remove_empty(parent(path));
         Ok(true)
+    }
+
+    /// Removes a directory that is empty and what is empty then above it, down to
+    /// the second level: what has one name for each blob and repository.
+    fn remove_empty(&self, mut dir: &str) {
+        while dir.matches('/').count() >= 2
+            // Most are not empty, and that is the answer.
+            && rustix::fs::unlinkat(&self.fd, dir, AtFlags::REMOVEDIR).is_ok()
+        {
+            self.lock_settled().remove(dir);
+            dir = parent(dir);
+        }
     }
 
     /// Removes a record if it is `expected`; returns whether it did.
@@ -296,8 +320,17 @@ impl Root {
         if dir.is_empty() || self.lock_settled().contains(dir) {
             return Ok(());
         }
-        self.settle(parent(dir))?;
-        match rustix::fs::mkdirat(&self.fd, dir, DIR_MODE) {
+        let mut made = Err(Errno::NOENT);
+        for _ in 0..MAX_NAMINGS {
+            self.settle(parent(dir))?;
+            made = rustix::fs::mkdirat(&self.fd, dir, DIR_MODE);
+            match made {
+                // Another process has removed a directory that we remember.
+                Err(Errno::NOENT) => self.lock_settled().clear(),
+                _ => break,
+            }
+        }
+        match made {
             // Another process may have made it a moment ago and not synced yet.
             Ok(()) | Err(Errno::EXIST) => {}
             Err(errno) => return Err(self.fail("create", dir, errno)),
@@ -320,26 +353,28 @@ impl Root {
 
     /// Runs `work`, which names something in the directory of `path`.
     fn named(&self, path: &str, mut work: impl FnMut() -> rustix::io::Result<()>) -> Result<()> {
-        self.settle(parent(path))?;
-        let done = match work() {
-            // Somebody removed a directory that we remember: begin from the top.
-            Err(Errno::NOENT) => {
-                self.lock_settled().clear();
-                self.settle(parent(path))?;
-                work()
+        let mut done = Err(Errno::NOENT);
+        for _ in 0..MAX_NAMINGS {
+            self.settle(parent(path))?;
+            done = work();
+            match done {
+                // Somebody removed a directory that we remember: begin from the top.
+                Err(Errno::NOENT) => self.lock_settled().clear(),
+                _ => break,
             }
-            done => done,
-        };
+        }
         done.map_err(|errno| self.fail("write", path, errno))
     }
 
-    /// Syncs a directory: the names in it are durable afterwards.
+    /// Syncs a directory: the names in it are durable afterwards. One that is gone
+    /// was empty, so that somebody else has removed what we named.
     fn sync_dir(&self, dir: &str) -> Result<()> {
         let dir = if dir.is_empty() { "." } else { dir };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        rustix::fs::openat(&self.fd, dir, flags, Mode::empty())
-            .and_then(rustix::fs::fsync)
-            .map_err(|errno| self.fail("sync", dir, errno))
+        match rustix::fs::openat(&self.fd, dir, flags, Mode::empty()).and_then(rustix::fs::fsync) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(self.fail("sync", dir, errno)),
+        }
     }
 
     /// Returns a path in `tmp/` that nobody else uses.

@@ -32,7 +32,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use oci::Digest;
 
-use super::{Blob, Content, Error, Key, Opened, Prefix, Result, Stamp, Storage, UploadId};
+use super::{Blob, Content, Error, Key, Opened, Prefix, Result, Stamp, Storage, Stray, UploadId};
 use files::Root;
 pub use upload::LocalWriter;
 
@@ -136,6 +136,10 @@ impl Storage for Local {
         Ok(Some(Blob { content: Content::File(Arc::new(file)), size }))
     }
 
+    async fn remove_blob(&self, digest: &Digest) -> Result<bool> {
+        self.delete(&Key::data(digest)).await
+    }
+
     async fn begin_upload(&self, id: &UploadId, record: Bytes) -> Result<()> {
         let id = *id;
         self.blocking(move |root| upload::begin(root, id, &record)).await
@@ -159,6 +163,11 @@ impl Storage for Local {
             upload::sweep(root)
         })
         .await
+    }
+
+    /// Bytes are in their upload's directory or are a blob: there are no others.
+    async fn sweep_strays(&self, _written_before_s: u64, _dry_run: bool) -> Result<Stray> {
+        Ok(Stray::default())
     }
 }
 

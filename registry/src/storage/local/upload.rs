@@ -14,7 +14,7 @@ use rustix::io::Errno;
 
 use super::super::{Blob, Content, Error, Key, Opened, Result, UploadId, Writer};
 use super::direct::{BLOCK, DirectFile};
-use super::files::{Root, read_all, write_all, write_all_at};
+use super::files::{NOW, Root, read_all, write_all, write_all_at};
 use super::on_blocking_thread;
 
 /// How long a request waits for the one before it to let go of the upload. A
@@ -134,6 +134,7 @@ pub(super) async fn open(root: &Arc<Root>, id: UploadId) -> Result<Option<Opened
         size,
         handed_over: size,
         direct: None,
+        is_blob: false,
     };
     Ok(Some(Opened { record, size, writer }))
 }
@@ -182,6 +183,8 @@ pub struct LocalWriter {
     handed_over: u64,
     /// `data` once more, for writing past the page cache.
     direct: Option<DirectFile>,
+    /// Whether `data` has become the blob.
+    is_blob: bool,
 }
 
 /// What is written at a time, and where.
@@ -304,22 +307,32 @@ impl Writer for LocalWriter {
         Ok(Blob { content: Content::File(file), size })
     }
 
-    async fn commit(mut self, digest: &Digest, size: u64) -> Result<()> {
+    async fn publish(&mut self, digest: &Digest, size: u64) -> Result<()> {
+        if self.is_blob {
+            return Ok(()); // young, so no collector takes it
+        }
         let key = Key::data(digest);
         let data = self.data()?;
-        on_blocking_thread(move || {
-            let dir = dir_of(self.id);
-            if self.size != size {
-                rustix::fs::ftruncate(&data, size).map_err(|errno| self.fail("cut", errno))?;
+        let (root, dir) = (Arc::clone(&self.root), dir_of(self.id));
+        let cut = self.size != size;
+        self.is_blob = on_blocking_thread(move || {
+            let fail = |action, errno| root.fail(action, &dir, errno);
+            if cut {
+                rustix::fs::ftruncate(&data, size).map_err(|errno| fail("cut", errno))?;
             }
-            rustix::fs::fchmod(&data, Mode::RUSR).map_err(|errno| self.fail("protect", errno))?;
-            rustix::fs::fdatasync(&data).map_err(|errno| self.fail("sync", errno))?;
-            self.root.rename_new(&format!("{dir}/data"), key.as_str())?;
-            // Equal bytes that came second are removed with the directory.
-            remove_dir(&self.root, &dir);
-            Ok(())
+            rustix::fs::fchmod(&data, Mode::RUSR).map_err(|errno| fail("protect", errno))?;
+            rustix::fs::futimens(&data, &NOW).map_err(|errno| fail("date", errno))?;
+            rustix::fs::fdatasync(&data).map_err(|errno| fail("sync", errno))?;
+            root.rename_new(&format!("{dir}/data"), key.as_str())
         })
-        .await
+        .await?;
+        self.size = size;
+        Ok(())
+    }
+
+    async fn end(self) -> Result<()> {
+        // Equal bytes that came second are removed with the directory.
+        self.discard().await
     }
 
     async fn discard(self) -> Result<()> {
