@@ -11,6 +11,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::commands::{Maintenance, PeriodicGcArgs};
 use crate::content::{Options, Registry};
 use crate::server;
 use crate::storage::{Local, Storage};
@@ -34,6 +35,8 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(ServeArgs),
+    #[command(flatten)]
+    Maintain(Maintenance),
 }
 
 /// Serve images over HTTP
@@ -54,6 +57,9 @@ struct ServeArgs {
 
     #[command(flatten)]
     storage: StorageArgs,
+
+    #[command(flatten)]
+    gc: PeriodicGcArgs,
 
     /// How the log on standard error is written
     #[arg(long, value_enum, value_name = "FORMAT", env = "RREGISTRY_LOG_FORMAT", default_value_t = LogFormat::Text)]
@@ -103,9 +109,14 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return if error.use_stderr() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS };
         }
     };
-    let Command::Serve(arguments) = cli.command;
-    match serve(&arguments) {
-        Ok(()) => ExitCode::SUCCESS,
+    let result = match cli.command {
+        Command::Serve(arguments) => serve(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Maintain(command) => {
+            runtime().and_then(|runtime| runtime.block_on(command.run(now)))
+        }
+    };
+    match result {
+        Ok(code) => code,
         Err(error) => {
             say(format_args!("error: {error:#}"));
             if let Some(hint) = hint(&error) {
@@ -134,13 +145,7 @@ fn hint(error: &anyhow::Error) -> Option<&'static str> {
 fn serve(arguments: &ServeArgs) -> anyhow::Result<()> {
     start_log(arguments)?;
     let place = arguments.storage.place(std::env::vars())?;
-    let threads = std::thread::available_parallelism().map_or(2, usize::from);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(threads)
-        .max_blocking_threads(MAX_BLOCKING_THREADS)
-        .enable_all()
-        .build()
-        .context("cannot start the threads")?;
+    let runtime = runtime()?;
     runtime.block_on(async {
         match place {
             Place::Directory(root) => {
@@ -159,15 +164,26 @@ fn serve(arguments: &ServeArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    let threads = std::thread::available_parallelism().map_or(2, usize::from);
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .max_blocking_threads(MAX_BLOCKING_THREADS)
+        .enable_all()
+        .build()
+        .context("cannot start the threads")
+}
+
 /// Serves what `storage`, which is at `place`, holds.
 async fn serve_images(
     arguments: &ServeArgs,
-    storage: impl Storage,
+    storage: impl Storage + Clone,
     place: &impl Display,
 ) -> anyhow::Result<()> {
     storage.sweep().await.context("cannot clear what a crash left")?;
     let options =
         Options { allow_missing: arguments.allow_missing, allow_delete: !arguments.no_delete };
+    arguments.gc.start(|| Ok(Registry::new(storage.clone(), options, now)?))?;
     let registry = Registry::new(storage, options, now)?;
     let listener = TcpListener::bind(&arguments.listen)
         .await

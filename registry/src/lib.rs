@@ -10,14 +10,17 @@
 //! - `api`: requests to calls, results to responses; the only place that knows
 //!   HTTP's headers, status codes and error bodies.
 //! - [`content`]: blobs, uploads, manifests, tags, referrers, and who may see what.
+//! - [`maintenance`]: what an operator does to a storage, while it is served or not.
 //! - [`storage`]: the seam to what keeps the bytes, and its layout.
 //!
 //! Each calls only those to its right.
 
 mod api;
 pub mod cli;
+mod commands;
 pub mod content;
 mod hashing;
+pub mod maintenance;
 pub mod server;
 mod socket;
 pub mod storage;

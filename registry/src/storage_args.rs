@@ -12,7 +12,7 @@ use crate::storage::{Bucket, UploadId};
 const DEFAULT_REGION: &str = "us-east-1";
 
 /// Where images are kept.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct StorageArgs {
     /// Directory that holds the images; several processes may share one
     ///

@@ -25,7 +25,11 @@ pub(super) async fn get<S: Storage>(
     repository: &Repository,
     digest: &Digest,
 ) -> Result<Answer, ApiError> {
-    let blob = registry.blob(repository, digest).await?;
+    let blob = match call.is_head() {
+        // Clients ask before they push, and rely on the answer.
+        true => registry.assure_blob(repository, digest).await?,
+        false => registry.blob(repository, digest).await?,
+    };
     let etag = conditional::etag(digest);
     let headers = &call.parts.headers;
     let part = match call.header(RANGE) {

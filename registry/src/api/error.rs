@@ -164,6 +164,7 @@ impl From<content::Error> for ApiError {
             E::ManifestBlobUnknown { .. } => ErrorCode::ManifestBlobUnknown,
             E::RepositoryUnknown { .. } => ErrorCode::NameUnknown,
             E::ConditionFailed { .. } => ErrorCode::Denied,
+            E::Collecting => ErrorCode::TooManyRequests,
             E::Forbidden { .. } => ErrorCode::Unsupported,
             E::Storage(cause) => return Self::from_storage(cause).because(error),
         };
@@ -171,6 +172,7 @@ impl From<content::Error> for ApiError {
         match &error {
             E::OutOfOrder { .. } => api.with_status(StatusCode::RANGE_NOT_SATISFIABLE),
             E::ConditionFailed { .. } => api.with_status(StatusCode::PRECONDITION_FAILED),
+            E::Collecting => api.with(RETRY_AFTER, HeaderValue::from_static("1")),
             E::Interrupted { .. } => api.because(error),
             _ => api,
         }

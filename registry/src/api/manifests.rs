@@ -19,7 +19,11 @@ pub(super) async fn get<S: Storage>(
     repository: &Repository,
     reference: &ManifestReference,
 ) -> Result<Answer, ApiError> {
-    let manifest = registry.manifest(repository, reference).await?;
+    let manifest = match call.is_head() {
+        // Clients ask before they push, and rely on the answer.
+        true => registry.assure_manifest(repository, reference).await?,
+        false => registry.manifest(repository, reference).await?,
+    };
     let etag = conditional::etag(&manifest.digest);
     let mut answer;
     if conditional::is_current(&call.parts.headers, &etag) {

@@ -1,5 +1,7 @@
 //! Blobs: stored once, readable where they were pushed or mounted.
 
+use std::collections::BTreeSet;
+
 use oci::{Digest, Repository};
 
 use super::{Error, Registry, Result};
@@ -26,6 +28,13 @@ impl<S: Storage> Registry<S> {
     /// Returns whether `repository` may read `digest`.
     pub(super) async fn owns(&self, repository: &Repository, digest: &Digest) -> Result<bool> {
         Ok(self.storage.stamp(&Key::owner(digest, repository)).await?.is_some())
+    }
+
+    /// Returns whether `repository` may read `digest` and the bytes are there. A
+    /// mark without bytes is what is left of a mount that a collector crossed.
+    pub(super) async fn has_blob(&self, repository: &Repository, digest: &Digest) -> Result<bool> {
+        Ok(self.owns(repository, digest).await?
+            && self.storage.stamp(&Key::data(digest)).await?.is_some())
     }
 
     /// Lets `repository` read `digest`, which the storage has.
@@ -73,7 +82,11 @@ impl<S: Storage> Registry<S> {
             return Ok(false);
         }
         self.own(repository, digest).await?;
-        Ok(true)
+        while self.give_way(&BTreeSet::from([*digest])).await? {
+            self.own(repository, digest).await?;
+        }
+        // A collector may have taken it before it was ours.
+        Ok(self.storage.blob(digest).await?.is_some())
     }
 
     pub(super) fn allow_delete(&self) -> Result<()> {

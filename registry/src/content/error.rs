@@ -96,6 +96,9 @@ pub enum Error {
         /// Its name.
         repository: Repository,
     },
+    /// A collector is about to decide on what the request needs, and takes long.
+    #[error("what the request needs is being looked at by a collector")]
+    Collecting,
     /// The operator does not allow it.
     #[error("this registry does not allow {what}")]
     Forbidden {

@@ -163,10 +163,12 @@ impl<S: Storage> Registry<S> {
         }
         let missing = self.secure(repository, &digest, &links, &tags).await?;
         let subject = links.subject;
-        if let Some(subject) = subject {
+        let entry = subject.map(|subject| {
             let entry = links.entry(digest, media_type.clone(), put.body.len() as u64);
-            let key = Key::referrer(repository, &subject, &digest);
-            self.storage.put(&key, encode_entry(&entry)).await?;
+            (Key::referrer(repository, &subject, &digest), encode_entry(&entry))
+        });
+        if let Some((key, entry)) = &entry {
+            self.storage.put(key, entry.clone()).await?;
         }
         let key = Key::manifest(repository, &digest);
         let pushed_s = self.now_s();
@@ -190,21 +192,31 @@ impl<S: Storage> Registry<S> {
                 self.storage.put(&key, tag_record.clone()).await?;
             }
         }
-        // A delete of the same manifest may have come between it and its tags.
+        self.restore(&key, &record, entry.as_ref()).await?;
+        Ok(PushedManifest { digest, subject, missing })
+    }
+
+    /// Puts a manifest and its entry as a referrer back, where a delete of the same
+    /// manifest came between it and its tags.
+    async fn restore(&self, key: &Key, record: &Bytes, entry: Option<&(Key, Bytes)>) -> Result<()> {
         for _ in 0..MAX_RESTORES {
-            if self.storage.stamp(&key).await?.is_some() {
+            if self.storage.stamp(key).await?.is_some() {
                 break;
             }
-            self.storage.put_new(&key, record.clone()).await?;
+            if let Some((key, entry)) = entry {
+                self.storage.put(key, entry.clone()).await?;
+            }
+            self.storage.put_new(key, record.clone()).await?;
         }
-        Ok(PushedManifest { digest, subject, missing })
+        Ok(())
     }
 
     /// Pins what a manifest needs, and makes sure that it is there; returns what
     /// may be missing and is.
     ///
     /// The check before spares the storage the pins of hopeless pushes; the one
-    /// after is what counts, because from then on nothing can be collected.
+    /// after is what counts: from then on nothing can be collected, nor the manifest
+    /// itself, should it be there already.
     async fn secure(
         &self,
         repository: &Repository,
@@ -228,8 +240,17 @@ impl<S: Storage> Registry<S> {
         if self.storage.stamp(&catalog).await?.is_none() {
             marks.push(catalog);
         }
-        self.storage.mark(marks).await?;
-        self.check_links(repository, links).await
+        if self.storage.stamp(&Key::manifest(repository, digest)).await?.is_some() {
+            marks.push(Key::manifest_seen(repository, digest));
+        }
+        let mut relied_on = links.needed.clone();
+        relied_on.insert(*digest);
+        loop {
+            self.storage.mark(marks.clone()).await?;
+            if !self.give_way(&relied_on).await? {
+                return self.check_links(repository, links).await;
+            }
+        }
     }
 
     async fn check_links(&self, repository: &Repository, links: &Links) -> Result<Vec<Digest>> {
@@ -237,7 +258,7 @@ impl<S: Storage> Registry<S> {
         for digest in &links.needed {
             // Children of an index are manifests; some builders' caches are
             // indexes of plain blobs.
-            let is_there = self.owns(repository, digest).await?
+            let is_there = self.has_blob(repository, digest).await?
                 || self.storage.stamp(&Key::manifest(repository, digest)).await?.is_some();
             if !is_there {
                 missing.push(*digest);

@@ -5,7 +5,8 @@
 //!          ├─ uploads    receive, hash and store; resume; finish; expire
 //!          ├─ manifests  check, pin, store, tag; read through a bounded cache
 //!          ├─ tags       resolve, list, delete
-//!          └─ referrers  what refers to a subject
+//!          ├─ referrers  what refers to a subject
+//!          └─ collection how requests and collectors keep out of each other's way
 //! ```
 //!
 //! # Invariants
@@ -16,6 +17,7 @@
 
 mod blobs;
 mod cache;
+mod collection;
 mod condition;
 mod error;
 mod links;
@@ -34,12 +36,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::storage::{self, Storage, UploadId};
 
 use cache::ManifestCache;
+pub(crate) use collection::{ANNOUNCEMENT_AGE, MAX_ANNOUNCED, MAX_ROUND, announcement};
 pub use condition::{Conditions, EntityTags};
 pub use error::{Error, Result};
+pub(crate) use links::Links;
 pub use manifests::{
     MAX_TAGS_PER_PUT, ManifestReference, PushedManifest, PutManifest, StoredManifest,
 };
 pub use referrers::ReferrersPage;
+pub(crate) use stored::{TagRecord, decode as decode_manifest};
 pub use tags::{Page, PageRequest};
 use uploads::Budget;
 pub use uploads::{Chunks, MAX_UPLOAD_AGE};
@@ -100,12 +105,17 @@ impl<S: Storage> Registry<S> {
         Ok(())
     }
 
+    /// Returns where the content is.
+    pub(crate) fn storage(&self) -> &S {
+        &self.storage
+    }
+
     /// Returns the time in seconds since 1970.
-    fn now_s(&self) -> u64 {
+    pub(crate) fn now_s(&self) -> u64 {
         (self.clock)().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
     }
 
-    fn new_upload_id(&self) -> Result<UploadId> {
+    pub(crate) fn new_upload_id(&self) -> Result<UploadId> {
         let mut bytes = [0; 16];
         self.random
             .lock()

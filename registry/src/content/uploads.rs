@@ -14,6 +14,7 @@
 //! middle leave both as far as they came; a process that dies leaves the last
 //! checkpoint, and what was stored beyond it is cut off on resume.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -276,8 +277,16 @@ impl<S: Storage> Registry<S> {
             upload.writer.discard().await?;
             return Err(Error::DigestMismatch { expected: *digest, actual });
         }
-        upload.writer.commit(digest, upload.offset).await?;
-        self.own(repository, digest).await
+        let pushed = BTreeSet::from([*digest]);
+        upload.writer.publish(digest, upload.offset).await?;
+        self.own(repository, digest).await?;
+        while self.give_way(&pushed).await? {
+            self.own(repository, digest).await?;
+        }
+        // A blob that was there already may have been nobody's until we owned it,
+        // and is gone by now.
+        upload.writer.publish(digest, upload.offset).await?;
+        Ok(upload.writer.end().await?)
     }
 
     /// Ends an upload and drops its bytes.

@@ -1,0 +1,150 @@
+//! The commands beside `serve`: each does one thing to a storage and ends.
+
+mod gc;
+
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use clap::Subcommand;
+
+use crate::content::{Clock, Options, Registry};
+use crate::storage::{Local, Storage};
+use crate::storage_args::{self, Place, StorageArgs};
+
+pub(crate) use gc::PeriodicGcArgs;
+
+/// What can be done to a storage.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Maintenance {
+    Gc(gc::GcArgs),
+}
+
+impl Maintenance {
+    /// Runs the command.
+    pub(crate) async fn run(self, clock: Clock) -> anyhow::Result<ExitCode> {
+        match self {
+            Self::Gc(arguments) => {
+                let target = Target::existing(&arguments.storage, clock);
+                target.apply(arguments).await
+            }
+        }
+    }
+}
+
+/// Something to be done to a storage of either kind.
+trait Job {
+    /// Does it; `out` is for results.
+    async fn run<S: Storage>(
+        self,
+        registry: Registry<S>,
+        out: &mut (dyn Write + Send + Sync),
+    ) -> anyhow::Result<ExitCode>;
+}
+
+/// What a job is done to.
+struct Target {
+    storage: StorageArgs,
+    clock: Clock,
+}
+
+impl Target {
+    fn existing(storage: &StorageArgs, clock: Clock) -> Self {
+        Self { storage: storage.clone(), clock }
+    }
+
+    async fn apply(self, job: impl Job) -> anyhow::Result<ExitCode> {
+        let out = &mut std::io::stdout();
+        let options = Options::default();
+        match self.storage.place(std::env::vars())? {
+            Place::Directory(root) => {
+                require_storage(&root)?;
+                let storage = Local::open(&root)
+                    .with_context(|| format!("cannot use {} as storage", root.display()))?;
+                job.run(Registry::new(storage, options, self.clock)?, out).await
+            }
+            Place::Bucket(url, bucket_options) => {
+                let storage = storage_args::open_bucket(&url, bucket_options).await?;
+                job.run(Registry::new(storage, options, self.clock)?, out).await
+            }
+        }
+    }
+}
+
+/// Refuses to make a new storage where somebody means one that is there.
+fn require_storage(root: &Path) -> anyhow::Result<()> {
+    match root.join("version").exists() {
+        true => Ok(()),
+        false => bail!("there is no storage in {}", root.display()),
+    }
+}
+
+/// Reads a length of time: a number and `s`, `m`, `h` or `d`.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let wrong = || "write a number and a unit, like 90s, 30m, 24h or 7d".to_owned();
+    let unit = text.chars().next_back().ok_or_else(wrong)?;
+    let seconds = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3600,
+        'd' => 24 * 3600,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = text[..text.len() - unit.len_utf8()].parse().map_err(|_| wrong())?;
+    number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(wrong)
+}
+
+/// Returns a number of bytes as people read it.
+fn human(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
+    if bytes < 1000 {
+        return format!("{bytes} B");
+    }
+    // Tenths, in whole numbers: nothing is rounded twice.
+    let (mut tenths, mut unit) = (bytes / 100, 0);
+    while tenths >= 10_000 {
+        tenths /= 1000;
+        unit += 1;
+    }
+    format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
+}
+
+/// Returns a number with its noun.
+fn count(number: u64, noun: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {noun}{plural}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_a_unit() {
+        for (text, seconds) in
+            [("0s", 0), ("90s", 90), ("30m", 1800), ("24h", 86400), ("7d", 604_800)]
+        {
+            assert_eq!(parse_duration(text), Ok(Duration::from_secs(seconds)));
+        }
+        for text in ["", "s", "24", "-1h", "1.5h", "1w", "1é", "99999999999999999999d"] {
+            assert!(parse_duration(text).is_err(), "accepted {text:?}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_for_people() {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (999, "999 B"),
+            (1000, "1.0 kB"),
+            (999_999, "999.9 kB"),
+            (1_000_000, "1.0 MB"),
+            (12_345_678_901, "12.3 GB"),
+            (u64::MAX, "18.4 EB"),
+        ] {
+            assert_eq!(human(bytes), text);
+        }
+    }
+}

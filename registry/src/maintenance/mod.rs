@@ -1,0 +1,11 @@
+//! What an operator does to a storage: collect what nobody needs.
+//!
+//! Everything here may run while replicas serve the same storage.
+
+mod gc;
+mod round;
+
+pub use gc::{GcOptions, GcReport, Removal, Tally, collect};
+
+/// How many keys are listed at a time: what one request to a bucket returns.
+const KEYS_PER_LIST: usize = 1000;

@@ -1,0 +1,9 @@
+//! What operators do to a storage: collect.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+#[expect(dead_code, reason = "each test program uses a part of it")]
+#[path = "../support/mod.rs"]
+mod support;
+
+mod gc;
+mod program;
