@@ -1,6 +1,7 @@
 //! The commands beside `serve`: each does one thing to a storage and ends.
 
 mod gc;
+mod verify;
 
 use std::io::Write;
 use std::path::Path;
@@ -20,6 +21,7 @@ pub(crate) use gc::PeriodicGcArgs;
 #[derive(Debug, Subcommand)]
 pub(crate) enum Maintenance {
     Gc(gc::GcArgs),
+    Verify(verify::VerifyArgs),
 }
 
 impl Maintenance {
@@ -27,6 +29,10 @@ impl Maintenance {
     pub(crate) async fn run(self, clock: Clock) -> anyhow::Result<ExitCode> {
         match self {
             Self::Gc(arguments) => {
+                let target = Target::existing(&arguments.storage, clock);
+                target.apply(arguments).await
+            }
+            Self::Verify(arguments) => {
                 let target = Target::existing(&arguments.storage, clock);
                 target.apply(arguments).await
             }

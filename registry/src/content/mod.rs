@@ -43,8 +43,9 @@ pub(crate) use links::Links;
 pub use manifests::{
     MAX_TAGS_PER_PUT, ManifestReference, PushedManifest, PutManifest, StoredManifest,
 };
+pub(crate) use reading::rehash;
 pub use referrers::ReferrersPage;
-pub(crate) use stored::{TagRecord, decode as decode_manifest};
+pub(crate) use stored::{TagRecord, decode as decode_manifest, encode_entry};
 pub use tags::{Page, PageRequest};
 use uploads::Budget;
 pub use uploads::{Chunks, MAX_UPLOAD_AGE};

@@ -1,11 +1,14 @@
-//! What an operator does to a storage: collect what nobody needs.
+//! What an operator does to a storage: collect what nobody needs, check and
+//! repair.
 //!
 //! Everything here may run while replicas serve the same storage.
 
 mod gc;
 mod round;
+mod verify;
 
 pub use gc::{GcOptions, GcReport, Removal, Tally, collect};
+pub use verify::{Finding, Problem, VerifyOptions, VerifyReport, verify};
 
 /// How many keys are listed at a time: what one request to a bucket returns.
 const KEYS_PER_LIST: usize = 1000;

@@ -1,4 +1,4 @@
-//! What operators do to a storage: collect.
+//! What operators do to a storage: collect, check.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 #[expect(dead_code, reason = "each test program uses a part of it")]
@@ -7,3 +7,4 @@ mod support;
 
 mod gc;
 mod program;
+mod verify;

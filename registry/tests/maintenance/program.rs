@@ -77,6 +77,9 @@ async fn a_dry_run_explains_and_a_run_frees() {
     assert_eq!((ran.code, ran.out.as_str()), (Some(0), expected), "{}", ran.err);
     let again = rregistry(&["gc", "--root", root, "--verbose"]);
     assert!(again.out.starts_with("freed 0 B: "), "{}", again.out);
+    let verified = rregistry(&["verify", "--root", root]);
+    let expected = "read 2 sound blobs (23 B), 1 manifest and 1 tag: all is well\n";
+    assert_eq!((verified.code, verified.out.as_str()), (Some(0), expected), "{}", verified.err);
 }
 
 #[tokio::test]
@@ -92,7 +95,7 @@ fn commands_make_no_storage() {
     let dir = tempfile::tempdir().unwrap();
     let root = root(&dir);
     let there = ["--root", root.to_str().unwrap()];
-    for words in [&["gc"][..], &["gc", "--dry-run"]] {
+    for words in [&["gc"][..], &["gc", "--dry-run"], &["verify"]] {
         let ran = rregistry(&[words, &there].concat());
         assert_eq!(ran.code, Some(1), "{words:?}");
         assert!(ran.err.contains("there is no storage in"), "{}", ran.err);
