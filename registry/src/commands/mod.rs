@@ -1,6 +1,7 @@
 //! The commands beside `serve`: each does one thing to a storage and ends.
 
 mod gc;
+mod usage;
 mod verify;
 
 use std::io::Write;
@@ -22,6 +23,7 @@ pub(crate) use gc::PeriodicGcArgs;
 pub(crate) enum Maintenance {
     Gc(gc::GcArgs),
     Verify(verify::VerifyArgs),
+    Usage(usage::UsageArgs),
 }
 
 impl Maintenance {
@@ -33,6 +35,10 @@ impl Maintenance {
                 target.apply(arguments).await
             }
             Self::Verify(arguments) => {
+                let target = Target::existing(&arguments.storage, clock);
+                target.apply(arguments).await
+            }
+            Self::Usage(arguments) => {
                 let target = Target::existing(&arguments.storage, clock);
                 target.apply(arguments).await
             }

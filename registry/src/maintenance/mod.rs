@@ -1,13 +1,15 @@
 //! What an operator does to a storage: collect what nobody needs, check and
-//! repair.
+//! repair, account for what is there.
 //!
 //! Everything here may run while replicas serve the same storage.
 
 mod gc;
 mod round;
+mod usage;
 mod verify;
 
 pub use gc::{GcOptions, GcReport, Removal, Tally, collect};
+pub use usage::{RepositoryUsage, Usage, usage};
 pub use verify::{Finding, Problem, VerifyOptions, VerifyReport, verify};
 
 /// How many keys are listed at a time: what one request to a bucket returns.

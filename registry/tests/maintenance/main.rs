@@ -1,4 +1,4 @@
-//! What operators do to a storage: collect, check.
+//! What operators do to a storage: collect, check, account.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 #[expect(dead_code, reason = "each test program uses a part of it")]

@@ -95,7 +95,7 @@ fn commands_make_no_storage() {
     let dir = tempfile::tempdir().unwrap();
     let root = root(&dir);
     let there = ["--root", root.to_str().unwrap()];
-    for words in [&["gc"][..], &["gc", "--dry-run"], &["verify"]] {
+    for words in [&["gc"][..], &["gc", "--dry-run"], &["verify"], &["usage"]] {
         let ran = rregistry(&[words, &there].concat());
         assert_eq!(ran.code, Some(1), "{words:?}");
         assert!(ran.err.contains("there is no storage in"), "{}", ran.err);
@@ -105,9 +105,45 @@ fn commands_make_no_storage() {
 
 #[test]
 fn wrong_words_are_explained() {
-    for words in [&["gc", "--grace", "soon"][..], &["serve", "--gc-grace", "1h"]] {
+    for words in [
+        &["gc", "--grace", "soon"][..],
+        &["serve", "--gc-grace", "1h"],
+        &["usage", "--format", "xml"],
+    ] {
         assert_eq!(rregistry(words).code, Some(2), "{words:?}");
     }
+}
+
+#[tokio::test]
+async fn usage_says_what_is_shared() {
+    let server = Server::start().await;
+    server.push_image("a", "v1", "same").await;
+    server.push_image("b/c", "v1", "same").await;
+    server.push_image("b/c", "v2", "other!").await;
+    let dir = server.stop().await;
+    let root = root(&dir);
+    let ran = rregistry(&["usage", "--root", root.to_str().unwrap()]);
+    let expected = "\
+REPOSITORY  TAGS  MANIFESTS  BLOBS  SIZE  SHARED  ALONE
+a              1          1      2  25 B    25 B    0 B
+b/c            2          2      4  54 B    25 B   29 B
+4 blobs with 54 B are stored for 79 B that repositories hold: sharing saves 25 B
+";
+    assert_eq!((ran.code, ran.out.as_str()), (Some(0), expected), "{}", ran.err);
+    let ran = rregistry(&["usage", "--format=json", "--root", root.to_str().unwrap()]);
+    let usage: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    let expected = serde_json::json!({
+        "repositories": {
+            "a": { "tags": 1, "manifests": 1, "blobs": 2, "bytes": 25, "shared_bytes": 25 },
+            "b/c": { "tags": 2, "manifests": 2, "blobs": 4, "bytes": 54, "shared_bytes": 25 },
+        },
+        "blobs": 4,
+        "stored_bytes": 54,
+        "held_bytes": 79,
+        "saved_bytes": 25,
+        "unowned_bytes": 0,
+    });
+    assert_eq!(usage, expected);
 }
 
 /// A server collects by itself where it is told to.
