@@ -5,15 +5,16 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use oci::Digest;
-use registry::content::Options;
-use registry::storage::Local;
+use registry::content::{Options, Registry};
+use registry::maintenance::{GcOptions, Usage, VerifyOptions, collect, usage, verify};
+use registry::storage::{Bucket, Local, Storage, UploadId};
 use reqwest::Method;
 use serde_json::Value;
 
 use crate::support::{
     OCI_MANIFEST, Server, descriptor, header, manifest, verify_blobs, with_query,
 };
-use crate::watched::{Watched, Writes};
+use crate::watched::{Watched, Writes, quick_dir};
 
 /// What a client that saw every answer knows to be there, and not to be there.
 #[derive(Default)]
@@ -115,7 +116,7 @@ fn now() -> SystemTime {
 async fn a_storage_that_stops_anywhere_loses_nothing_acknowledged() {
     let mut allowed = 0;
     loop {
-        let dir = Arc::new(tempfile::tempdir().unwrap());
+        let dir = Arc::new(quick_dir());
         let inner = Local::open(&dir.path().join("root")).unwrap();
         let writes = Writes::allow(allowed, false);
         let faulty = Watched::new(inner, Arc::clone(&writes));
@@ -138,5 +139,81 @@ async fn a_storage_that_stops_anywhere_loses_nothing_acknowledged() {
             return;
         }
         allowed += 1;
+    }
+}
+
+/// Collects, and asserts what is known of the content.
+async fn collect_with_a_fault<S: Storage + Clone>(
+    storage: S,
+    untagged: bool,
+    allowed: usize,
+) -> bool {
+    let dir = Arc::new(tempfile::tempdir().unwrap());
+    let server = Server::over(storage.clone(), dir, Options::default(), now).await;
+    let mut known = scenario(&server).await;
+    // Nobody needs this: not a part of what is known to stay.
+    push_blob(&server, b"never in a manifest", &mut Known::default()).await;
+    if untagged {
+        let first = manifest(b"{}", b"layer one").to_string();
+        known.doubt(&format!("/v2/a/b/manifests/{}", Digest::sha256(first.as_bytes())));
+    }
+    let options = GcOptions { grace: std::time::Duration::ZERO, untagged, dry_run: false };
+    let writes = Writes::allow(allowed, true);
+    let faulty = Watched::new(storage.clone(), Arc::clone(&writes));
+    let faulty = Registry::new(faulty, Options::default(), now).unwrap();
+    let is_done = collect(&faulty, &options, &mut |_| ()).await.is_ok();
+    assert_eq!(is_done, writes.done() <= allowed);
+    for path in &known.there {
+        assert_eq!(server.status(path).await, 200, "{path} after {allowed} writes");
+    }
+    for path in &known.gone {
+        assert_eq!(server.status(path).await, 404, "{path} after {allowed} writes");
+    }
+    // The next run frees the rest. An announcement that was left behind makes only
+    // those wait who need what it names, which is nobody.
+    let registry = Registry::new(storage, Options::default(), now).unwrap();
+    collect(&registry, &options, &mut |_| ()).await.unwrap();
+    let Usage { blobs, stored_bytes, unowned_bytes, .. } = usage(&registry).await.unwrap();
+    assert_eq!((blobs, stored_bytes, unowned_bytes), (2, 11, 0), "after {allowed} writes");
+    let mut problems = Vec::new();
+    let check = VerifyOptions::default();
+    verify(&registry, check, &mut |finding| problems.push(finding.problem.to_string()))
+        .await
+        .unwrap();
+    // The first image lacks the layer that was deleted, for as long as it is there.
+    let expected = usize::from(!untagged);
+    assert_eq!(problems.len(), expected, "{problems:?} after {allowed} writes");
+    is_done
+}
+
+#[tokio::test]
+async fn a_collection_that_stops_anywhere_loses_nothing() {
+    for untagged in [false, true] {
+        let mut allowed = 0;
+        loop {
+            let dir = quick_dir();
+            let storage = Local::open(&dir.path().join("root")).unwrap();
+            if collect_with_a_fault(storage, untagged, allowed).await {
+                break;
+            }
+            allowed += 1;
+        }
+        assert!(allowed > 8, "a collection makes only {allowed} writes");
+    }
+}
+
+#[tokio::test]
+async fn a_collection_in_a_bucket_that_stops_anywhere_loses_nothing() {
+    for untagged in [false, true] {
+        let mut allowed = 0;
+        loop {
+            let url = "memory:///".parse().unwrap();
+            let storage = Bucket::open(&url, [], UploadId::from_random([1; 16])).await.unwrap();
+            if collect_with_a_fault(storage, untagged, allowed).await {
+                break;
+            }
+            allowed += 1;
+        }
+        assert!(allowed > 8, "a collection makes only {allowed} writes");
     }
 }

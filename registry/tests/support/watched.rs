@@ -63,6 +63,12 @@ impl Watch for Writes {
     }
 }
 
+/// A directory in memory where the machine has one: laws about the order of
+/// operations need no disk, and take hundreds of storages.
+pub(crate) fn quick_dir() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
 /// A storage that is watched.
 pub(crate) struct Watched<S, W> {
     inner: S,
