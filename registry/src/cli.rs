@@ -11,7 +11,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::commands::{Maintenance, PeriodicGcArgs};
+use crate::commands::{self, Maintenance, PeriodicGcArgs};
 use crate::content::{Options, Registry};
 use crate::server;
 use crate::storage::{Local, Storage};
@@ -134,6 +134,9 @@ fn say(message: impl Display) {
 
 /// Returns what the user can do about an error.
 fn hint(error: &anyhow::Error) -> Option<&'static str> {
+    if let Some(hint) = commands::hint(error) {
+        return Some(hint);
+    }
     let io = error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>())?;
     match io.kind() {
         std::io::ErrorKind::AddrInUse => Some("choose another address with --listen"),

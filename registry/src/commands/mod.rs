@@ -1,6 +1,7 @@
 //! The commands beside `serve`: each does one thing to a storage and ends.
 
 mod gc;
+mod migrate;
 mod usage;
 mod verify;
 
@@ -13,6 +14,7 @@ use anyhow::{Context as _, bail};
 use clap::Subcommand;
 
 use crate::content::{Clock, Options, Registry};
+use crate::maintenance::MigrateError;
 use crate::storage::{Local, Storage};
 use crate::storage_args::{self, Place, StorageArgs};
 
@@ -24,6 +26,7 @@ pub(crate) enum Maintenance {
     Gc(gc::GcArgs),
     Verify(verify::VerifyArgs),
     Usage(usage::UsageArgs),
+    Migrate(migrate::MigrateArgs),
 }
 
 impl Maintenance {
@@ -42,6 +45,24 @@ impl Maintenance {
                 let target = Target::existing(&arguments.storage, clock);
                 target.apply(arguments).await
             }
+            Self::Migrate(arguments) => {
+                let target = Target {
+                    is_new: true,
+                    allow_missing: arguments.allow_missing,
+                    ..Target::existing(&arguments.storage, clock)
+                };
+                target.apply(arguments).await
+            }
+        }
+    }
+}
+
+/// Returns what the user can do about an error of these commands.
+pub(crate) fn hint(error: &anyhow::Error) -> Option<&'static str> {
+    match error.chain().find_map(|cause| cause.downcast_ref::<MigrateError>())? {
+        MigrateError::NoRepository { .. } => Some("say where its images go with --repository"),
+        MigrateError::Unknown { .. } | MigrateError::Source { .. } | MigrateError::Content(_) => {
+            None
         }
     }
 }
@@ -59,20 +80,25 @@ trait Job {
 /// What a job is done to.
 struct Target {
     storage: StorageArgs,
+    /// Whether the storage may be made.
+    is_new: bool,
+    allow_missing: bool,
     clock: Clock,
 }
 
 impl Target {
     fn existing(storage: &StorageArgs, clock: Clock) -> Self {
-        Self { storage: storage.clone(), clock }
+        Self { storage: storage.clone(), is_new: false, allow_missing: false, clock }
     }
 
     async fn apply(self, job: impl Job) -> anyhow::Result<ExitCode> {
         let out = &mut std::io::stdout();
-        let options = Options::default();
+        let options = Options { allow_missing: self.allow_missing, ..Options::default() };
         match self.storage.place(std::env::vars())? {
             Place::Directory(root) => {
-                require_storage(&root)?;
+                if !self.is_new {
+                    require_storage(&root)?;
+                }
                 let storage = Local::open(&root)
                     .with_context(|| format!("cannot use {} as storage", root.display()))?;
                 job.run(Registry::new(storage, options, self.clock)?, out).await

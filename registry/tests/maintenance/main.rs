@@ -1,4 +1,4 @@
-//! What operators do to a storage: collect, check, account.
+//! What operators do to a storage: collect, check, account, import.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 #[expect(dead_code, reason = "each test program uses a part of it")]
@@ -8,7 +8,9 @@ mod support;
 #[path = "../support/watched.rs"]
 mod watched;
 
+mod debian;
 mod gc;
 mod interleaving;
+mod migrate;
 mod program;
 mod verify;

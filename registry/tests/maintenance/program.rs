@@ -109,6 +109,7 @@ fn wrong_words_are_explained() {
         &["gc", "--grace", "soon"][..],
         &["serve", "--gc-grace", "1h"],
         &["usage", "--format", "xml"],
+        &["migrate"],
     ] {
         assert_eq!(rregistry(words).code, Some(2), "{words:?}");
     }
