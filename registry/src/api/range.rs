@@ -58,7 +58,8 @@ pub(super) fn chunk(header: &str) -> Option<(u64, u64)> {
         return None;
     }
     let (first, last) = (first.parse().ok()?, last.parse().ok()?);
-    (first <= last).then_some((first, last))
+    // The number of bytes must be a number too.
+    (first <= last && last < u64::MAX).then_some((first, last))
 }
 
 #[cfg(test)]
@@ -111,6 +112,7 @@ mod tests {
             ("a-b", None),
             ("", None),
             ("0-99999999999999999999", None),
+            ("0-18446744073709551615", None),
         ] {
             assert_eq!(chunk(header), expected, "{header}");
         }
