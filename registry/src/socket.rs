@@ -4,7 +4,7 @@
 //! nobody ever touches, and the body is that memory. When hyper hands the
 //! connection a buffer that lies in such a mapping, the connection knows which
 //! file it is and asks the kernel to send it from there (`sendfile`). Where a
-//! layer between copies the bytes (HTTP/2, later TLS), reading the mapping gives
+//! layer between copies the bytes (HTTP/2, TLS), reading the mapping gives
 //! the same bytes: the shortcut can be missed, but it cannot be wrong.
 
 use std::fs::File;
@@ -18,12 +18,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use memmap2::Mmap;
+use prometheus_client::metrics::counter::Counter;
 use rustix::io::ReadWriteFlags;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, Sleep};
 
+use crate::metrics::Metrics;
 use crate::sys;
 
 /// Up to this size, in bytes, a blob is read rather than mapped: making and
@@ -113,12 +115,21 @@ pub(crate) struct Socket {
     /// Ends a connection whose client takes nothing.
     stall: Pin<Box<Sleep>>,
     is_stalled: bool,
+    received: Counter,
+    sent: Counter,
 }
 
 impl Socket {
-    pub(crate) fn new(stream: TcpStream, transfers: Arc<Transfers>) -> Self {
-        let stall = Box::pin(tokio::time::sleep(WRITE_STALL));
-        Self { stream, transfers, warming: None, stall, is_stalled: false }
+    pub(crate) fn new(stream: TcpStream, transfers: Arc<Transfers>, metrics: &Metrics) -> Self {
+        Self {
+            stream,
+            transfers,
+            warming: None,
+            stall: Box::pin(tokio::time::sleep(WRITE_STALL)),
+            is_stalled: false,
+            received: metrics.received.clone(),
+            sent: metrics.sent.clone(),
+        }
     }
 
     /// Sends `length` bytes of a file, or as many as fit.
@@ -154,14 +165,17 @@ impl Socket {
         }
     }
 
-    /// Turns a wait that lasts too long into an error.
-    fn watch<T>(
+    /// Counts what was sent, and turns a wait that lasts too long into an error.
+    fn watch(
         &mut self,
         cx: &mut Context<'_>,
-        result: Poll<io::Result<T>>,
-    ) -> Poll<io::Result<T>> {
-        if result.is_ready() {
+        result: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(sent) = &result {
             self.is_stalled = false;
+            if let Ok(sent) = sent {
+                self.sent.inc_by(*sent as u64);
+            }
             return result;
         }
         if !self.is_stalled {
@@ -198,7 +212,10 @@ impl AsyncRead for Socket {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        let before = buffer.filled().len();
+        let result = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        self.received.inc_by((buffer.filled().len() - before) as u64);
+        result
     }
 }
 

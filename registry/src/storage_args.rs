@@ -1,9 +1,12 @@
-//! Where images are kept: the part of the command line that says so.
+//! Where images are kept: the part of the command line, and of the configuration
+//! file, that says so.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
+use schemars::JsonSchema;
+use serde::Deserialize;
 use url::{Host, Url};
 
 use crate::storage::{Bucket, UploadId};
@@ -12,8 +15,9 @@ use crate::storage::{Bucket, UploadId};
 const DEFAULT_REGION: &str = "us-east-1";
 
 /// Where images are kept.
-#[derive(Clone, Debug, Args)]
-pub(crate) struct StorageArgs {
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct StorageArgs {
     /// Directory that holds the images; several processes may share one
     ///
     /// The default is /var/lib/rregistry for root, else rregistry in $XDG_DATA_HOME
@@ -26,18 +30,22 @@ pub(crate) struct StorageArgs {
     /// Credentials come from the variables that the clouds' own tools read: AWS_ACCESS_KEY_ID,
     /// AWS_SECRET_ACCESS_KEY, AWS_REGION…, GOOGLE_…, AZURE_….
     #[arg(long, value_name = "URL", env = "RREGISTRY_STORAGE")]
+    #[serde(rename = "url")]
     storage: Option<Url>,
 
     /// Where an S3 store is reached that is not Amazon's; plain HTTP only on loopback
     #[arg(long, value_name = "URL", env = "RREGISTRY_STORAGE_ENDPOINT", requires = "storage")]
+    #[serde(rename = "endpoint")]
     storage_endpoint: Option<Url>,
 
     /// The region of an S3 store
     #[arg(long, value_name = "REGION", env = "RREGISTRY_STORAGE_REGION", requires = "storage")]
+    #[serde(rename = "region")]
     storage_region: Option<String>,
 
     /// Put the bucket into the host's name (bucket.host) rather than the path
     #[arg(long, requires = "storage")]
+    #[serde(rename = "virtual-hosted")]
     storage_virtual_hosted: bool,
 }
 
@@ -50,11 +58,24 @@ pub(crate) enum Place {
 }
 
 impl StorageArgs {
+    /// Returns these settings if they say where, or else those of a file in
+    /// `directory`.
+    pub(crate) fn or(self, file: &Self, directory: &Path) -> Self {
+        if self.root.is_some() || self.storage.is_some() {
+            return self;
+        }
+        let root = file.root.as_ref().map(|root| directory.join(root));
+        Self { root, ..file.clone() }
+    }
+
     /// Returns where images are kept; `environment` is where credentials are.
     pub(crate) fn place(
         &self,
         environment: impl Iterator<Item = (String, String)>,
     ) -> anyhow::Result<Place> {
+        if self.root.is_some() && self.storage.is_some() {
+            bail!("[storage]: images are kept below `root` or at `url`, not both");
+        }
         let Some(url) = &self.storage else {
             let root = self.root.clone().map_or_else(default_root, Ok)?;
             return Ok(Place::Directory(root));
@@ -110,7 +131,7 @@ fn is_for_stores(name: &str) -> bool {
     ["AWS_", "GOOGLE_", "AZURE_"].iter().any(|prefix| name.starts_with(prefix))
 }
 
-fn is_loopback(url: &Url) -> bool {
+pub(crate) fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Ipv4(address)) => address.is_loopback(),
         Some(Host::Ipv6(address)) => address.is_loopback(),

@@ -12,7 +12,6 @@ use crate::storage;
 
 /// The codes of distribution-spec, "Error Codes"; there are no others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(dead_code, reason = "the table is the specification's; access control will use the rest")]
 pub(super) enum ErrorCode {
     BlobUnknown,
     BlobUploadInvalid,
@@ -99,6 +98,12 @@ impl ApiError {
             .with(ALLOW, HeaderValue::from_static(allowed))
     }
 
+    /// There is too much to do; the client is to come back in a second.
+    pub(super) fn busy(message: &str) -> Self {
+        Self::new(ErrorCode::TooManyRequests, message)
+            .with(RETRY_AFTER, HeaderValue::from_static("1"))
+    }
+
     /// The registry is stopping.
     pub(super) fn unavailable() -> Self {
         let error = Self::new(ErrorCode::TooManyRequests, "the registry is stopping");
@@ -110,6 +115,11 @@ impl ApiError {
     pub(super) fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.push((name, value));
         self
+    }
+
+    /// Says something else.
+    pub(super) fn saying(self, message: &str) -> Self {
+        Self { message: message.to_owned(), ..self }
     }
 
     pub(super) fn with_status(self, status: StatusCode) -> Self {
@@ -163,7 +173,7 @@ impl From<content::Error> for ApiError {
             E::ManifestInvalid { .. } => ErrorCode::ManifestInvalid,
             E::ManifestBlobUnknown { .. } => ErrorCode::ManifestBlobUnknown,
             E::RepositoryUnknown { .. } => ErrorCode::NameUnknown,
-            E::ConditionFailed { .. } => ErrorCode::Denied,
+            E::ConditionFailed { .. } | E::TagKept { .. } => ErrorCode::Denied,
             E::Collecting => ErrorCode::TooManyRequests,
             E::Forbidden { .. } => ErrorCode::Unsupported,
             E::Storage(cause) => return Self::from_storage(cause).because(error),

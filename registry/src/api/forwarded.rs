@@ -26,9 +26,7 @@ const MAX_PREFIX_BYTES: usize = 255;
 
 /// Puts the proxy's prefix before the paths in an answer's headers.
 pub(super) fn publish(request: &HeaderMap, answer: &mut Answer) {
-    let mut prefixes = request.get_all(FORWARDED_PREFIX).iter();
-    let (Some(value), None) = (prefixes.next(), prefixes.next()) else { return };
-    let Some(prefix) = value.to_str().ok().and_then(prefix) else { return };
+    let Some(prefix) = prefix_of(request) else { return };
     for (name, opening) in [(LOCATION, ""), (LINK, "<")] {
         let published = answer
             .headers()
@@ -39,6 +37,15 @@ pub(super) fn publish(request: &HeaderMap, answer: &mut Answer) {
         if let Some(value) = published {
             answer.headers_mut().insert(name, value);
         }
+    }
+}
+
+/// Returns the proxy's prefix, if there is one and it is a plain path.
+pub(super) fn prefix_of(request: &HeaderMap) -> Option<&str> {
+    let mut prefixes = request.get_all(FORWARDED_PREFIX).iter();
+    match (prefixes.next(), prefixes.next()) {
+        (Some(value), None) => value.to_str().ok().and_then(prefix),
+        _ => None,
     }
 }
 

@@ -8,6 +8,7 @@ use super::body::Body;
 use super::error::{ApiError, ErrorCode};
 use super::respond::{self, DOCKER_CONTENT_DIGEST, OCI_SUBJECT, OCI_TAG};
 use super::{Answer, Call, conditional};
+use crate::access::Action;
 use crate::content::{MAX_TAGS_PER_PUT, ManifestReference, PushedManifest, PutManifest, Registry};
 use crate::storage::Storage;
 
@@ -73,6 +74,7 @@ pub(super) async fn put<S: Storage>(
         tags: tags.clone(),
         content_type: call.header(CONTENT_TYPE).map(str::to_owned),
         conditions: conditional::conditions(&call.parts.headers),
+        may_move_tags: call.permit.may(repository, Action::Push),
         body,
     };
     let pushed = registry.put_manifest(repository, put).await?;

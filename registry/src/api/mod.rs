@@ -5,12 +5,14 @@
 //! its JSON form (`error`). Changes run to their end even where the client
 //! goes away in the middle.
 
+mod authorization;
 mod base;
 mod blobs;
 mod body;
 mod conditional;
 mod error;
 mod forwarded;
+mod log;
 mod manifests;
 mod namespace;
 mod page;
@@ -20,21 +22,23 @@ mod range;
 mod referrers;
 mod respond;
 mod route;
+mod token;
 mod uploads;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
 
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_LENGTH, EXPECT, HeaderValue, USER_AGENT};
+use hyper::header::{CONTENT_LENGTH, EXPECT};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response};
 
-use crate::server::Shared;
+use crate::content::UploadRef;
+use crate::server::{Scheme, Shared};
 use crate::socket::Transfers;
 use crate::storage::Storage;
 
+use authorization::Permit;
 use body::Body;
 use error::ApiError;
 use payload::Payload;
@@ -49,6 +53,7 @@ struct Call<'a> {
     parts: &'a Parts,
     query: Query,
     transfers: &'a Transfers,
+    permit: &'a Permit,
 }
 
 impl Call<'_> {
@@ -67,57 +72,50 @@ impl Call<'_> {
     }
 }
 
+/// What a request came over.
+#[derive(Clone)]
+pub(crate) struct Connection {
+    pub(crate) transfers: Arc<Transfers>,
+    pub(crate) peer: SocketAddr,
+    pub(crate) scheme: Scheme,
+}
+
 /// Answers one request.
 pub(crate) async fn serve<S: Storage>(
     shared: Arc<Shared<S>>,
     request: Request<Incoming>,
-    transfers: Arc<Transfers>,
-    peer: SocketAddr,
+    connection: Connection,
 ) -> Answer {
-    let begun = shared.options.access_log.then(|| {
-        let agent = request.headers().get(USER_AGENT).cloned();
-        (Instant::now(), request.method().clone(), request.uri().clone(), agent)
-    });
-    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
-    let answer = if is_read {
-        respond(&shared, request, &transfers).await
+    let record = log::Record::begin(&request, connection.peer);
+    let (answer, caller) = if is_read(request.method()) {
+        respond(&shared, request, &connection).await
     } else {
         let task = {
             let shared = Arc::clone(&shared);
-            async move { respond(&shared, request, &transfers).await }
+            async move { respond(&shared, request, &connection).await }
         };
         match shared.tasks.spawn(task).await {
-            Ok(answer) => answer,
+            Ok(answered) => answered,
             Err(failure) => match failure.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
-                Err(_) => ApiError::unavailable().into_answer(),
+                Err(_) => (ApiError::unavailable().into_answer(), String::new()),
             },
         }
     };
-    if let Some((begun, method, uri, agent)) = begun {
-        tracing::info!(
-            target: "access",
-            %peer,
-            %method,
-            // Queries may come to hold secrets; the path says what was asked.
-            path = uri.path(),
-            status = answer.status().as_u16(),
-            bytes = answer.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok()),
-            agent = agent.as_ref().map(HeaderValue::as_bytes).and_then(|value| str::from_utf8(value).ok()),
-            micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX),
-        );
-    }
+    record.end(&answer, &caller, &shared.metrics);
     answer
 }
 
+/// Returns the answer, and who asked.
 async fn respond<S: Storage>(
     shared: &Shared<S>,
     request: Request<Incoming>,
-    transfers: &Transfers,
-) -> Answer {
+    connection: &Connection,
+) -> (Answer, String) {
     let (parts, incoming) = request.into_parts();
     let mut body = Body::new(incoming);
-    let result = dispatch(shared, &parts, &mut body, transfers).await;
+    let mut caller = String::new();
+    let result = dispatch(shared, &parts, &mut body, connection, &mut caller).await;
     let mut answer = result.unwrap_or_else(|error| {
         error.log(&parts);
         error.into_answer()
@@ -129,61 +127,106 @@ async fn respond<S: Storage>(
     if is_refused && !parts.headers.contains_key(EXPECT) {
         body.drain().await;
     }
-    match parts.method == Method::HEAD {
+    let answer = match parts.method == Method::HEAD {
         true => answer.map(|_| Payload::default()),
         false => answer,
+    };
+    (answer, caller)
+}
+
+/// Returns whether a request's target names an endpoint.
+pub(crate) fn understands(method: &Method, path: &str, query: &str) -> bool {
+    Route::parse(method, path).is_ok() & Query::parse(query).is_ok()
+}
+
+/// Returns whether a `Range` asks for a part of `size` bytes, which then lies
+/// within them.
+pub(crate) fn understands_range(header: &str, size: u64) -> bool {
+    match range::wanted(header, size) {
+        range::Wanted::Part(part) => {
+            assert!(part.start < part.end && part.end <= size, "{part:?} of {size}");
+            true
+        }
+        range::Wanted::Full | range::Wanted::Unsatisfiable => false,
     }
+}
+
+/// Returns whether a `Content-Range` says where a chunk lies.
+pub(crate) fn understands_chunk(header: &str) -> bool {
+    range::chunk(header).is_some_and(|(first, last)| {
+        assert!(first <= last && last < u64::MAX, "{first}-{last}");
+        true
+    })
+}
+
+fn is_read(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD)
 }
 
 async fn dispatch<S: Storage>(
     shared: &Shared<S>,
     parts: &Parts,
     body: &mut Body,
-    transfers: &Transfers,
+    connection: &Connection,
+    caller: &mut String,
 ) -> Result<Answer, ApiError> {
     let route = Route::parse(&parts.method, parts.uri.path())?;
     let query = Query::parse(parts.uri.query().unwrap_or_default())?;
     let registry = &shared.registry;
+    let access = shared.access();
+    if let (Route::Token, Some(access), "GET" | "POST") = (&route, &access, parts.method.as_str()) {
+        return token::issue(access, parts, query, body, registry.now_s(), caller).await;
+    }
+    let permit = Permit::of(access, parts, connection.scheme).await?;
+    permit.principal().clone_into(caller);
     let (route, namespace) = namespace::scope(registry, &parts.method, &query, route).await?;
-    let call = Call { parts, query, transfers };
-    let answer = match (route, parts.method.as_str()) {
+    permit.check(&parts.method, &route)?;
+    if !is_read(&parts.method) {
+        registry.allow_change()?;
+    }
+    let upload = |repository, id| UploadRef { id, repository, owner: permit.principal() };
+    let call = Call { parts, query, transfers: &connection.transfers, permit: &permit };
+    let answer = match (&route, parts.method.as_str()) {
         (Route::Base, "GET" | "HEAD") => Ok(base::version()),
         (Route::Live, "GET" | "HEAD") => Ok(base::live()),
         (Route::Ready, "GET" | "HEAD") => base::ready(shared).await,
+        (Route::Token, "GET" | "POST") => {
+            Err(ApiError::not_found("this registry needs no tokens".to_owned()))
+        }
         (Route::Catalog, "GET" | "HEAD") => page::catalog(registry, &call).await,
-        (Route::Tags(repository), "GET" | "HEAD") => page::tags(registry, &call, &repository).await,
+        (Route::Tags(repository), "GET" | "HEAD") => page::tags(registry, &call, repository).await,
         (Route::Blob(repository, digest), "GET" | "HEAD") => {
-            blobs::get(registry, &call, &repository, &digest).await
+            blobs::get(registry, &call, repository, digest).await
         }
         (Route::Blob(repository, digest), "DELETE") => {
-            blobs::delete(registry, &repository, &digest).await
+            blobs::delete(registry, repository, digest).await
         }
         (Route::Uploads(repository), "POST") => {
-            uploads::begin(registry, &call, &repository, body).await
+            uploads::begin(registry, &call, repository, body).await
         }
         (Route::Upload(repository, id), "GET" | "HEAD") => {
-            uploads::status(registry, &repository, id).await
+            uploads::status(registry, upload(repository, *id)).await
         }
         (Route::Upload(repository, id), "PATCH") => {
-            uploads::append(registry, &call, &repository, id, body).await
+            uploads::append(registry, &call, upload(repository, *id), body).await
         }
         (Route::Upload(repository, id), "PUT") => {
-            uploads::finish(registry, &call, &repository, id, body).await
+            uploads::finish(registry, &call, upload(repository, *id), body).await
         }
         (Route::Upload(repository, id), "DELETE") => {
-            uploads::cancel(registry, &repository, id).await
+            uploads::cancel(registry, upload(repository, *id)).await
         }
         (Route::Manifest(repository, reference), "GET" | "HEAD") => {
-            manifests::get(registry, &call, &repository, &reference).await
+            manifests::get(registry, &call, repository, reference).await
         }
         (Route::Manifest(repository, reference), "PUT") => {
-            manifests::put(registry, &call, &repository, reference, body).await
+            manifests::put(registry, &call, repository, reference.clone(), body).await
         }
         (Route::Manifest(repository, reference), "DELETE") => {
-            manifests::delete(registry, &repository, &reference).await
+            manifests::delete(registry, repository, reference).await
         }
         (Route::Referrers(repository, digest), "GET" | "HEAD") => {
-            referrers::get(registry, &call, &repository, &digest).await
+            referrers::get(registry, &call, repository, digest).await
         }
         (route, _) => Err(ApiError::method(route.methods())),
     };

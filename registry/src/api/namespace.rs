@@ -18,8 +18,8 @@ use crate::storage::Storage;
 
 /// Returns the endpoint that a pull means, and its namespace if that was used.
 ///
-/// This comes before anything that asks who may read: what counts is the
-/// repository that is read.
+/// This comes before the question who may read: what counts is the repository
+/// that is read.
 pub(super) async fn scope<S: Storage>(
     registry: &Registry<S>,
     method: &Method,
@@ -43,6 +43,7 @@ pub(super) async fn scope<S: Storage>(
         Route::Base
         | Route::Live
         | Route::Ready
+        | Route::Token
         | Route::Catalog
         | Route::Uploads(_)
         | Route::Upload(..) => None,

@@ -33,7 +33,7 @@ pub(super) async fn catalog<S: Storage>(
     call: &Call<'_>,
 ) -> Result<Answer, ApiError> {
     let request = request(call)?;
-    let page = registry.repositories(&request).await?;
+    let page = registry.repositories(&request, |name| call.permit.may_see(name)).await?;
     let mut answer = respond::json(&json!({ "repositories": page.names }));
     link(&mut answer, "/v2/_catalog", &request, &page);
     Ok(answer)

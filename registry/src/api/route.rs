@@ -22,6 +22,8 @@ pub(super) enum Route {
     Live,
     /// `/readyz`
     Ready,
+    /// `/token`
+    Token,
     /// `/v2/_catalog`
     Catalog,
     /// `/v2/<name>/tags/list`
@@ -47,6 +49,7 @@ impl Route {
             "/v2/_catalog" | "/v2/_catalog/" => return Ok(Self::Catalog),
             "/healthz" | "/livez" => return Ok(Self::Live),
             "/readyz" => return Ok(Self::Ready),
+            "/token" => return Ok(Self::Token),
             _ => {}
         }
         let nothing = || ApiError::not_found(format!("there is nothing at {path}"));
@@ -96,6 +99,7 @@ impl Route {
         match self {
             Self::Base | Self::Live | Self::Ready | Self::Catalog => "GET, HEAD",
             Self::Tags(_) | Self::Referrers(..) => "GET, HEAD",
+            Self::Token => "GET, POST",
             Self::Blob(..) => "GET, HEAD, DELETE",
             Self::Uploads(_) => "POST",
             Self::Upload(..) => "GET, HEAD, PATCH, PUT, DELETE",

@@ -10,7 +10,8 @@ use super::body::Body;
 use super::error::{ApiError, ErrorCode};
 use super::respond::{self, DOCKER_UPLOAD_UUID};
 use super::{Answer, Call, range, route};
-use crate::content::{Error, Registry};
+use crate::access::Action;
+use crate::content::{Error, Registry, UploadRef};
 use crate::storage::{Storage, UploadId};
 
 /// `POST /v2/<name>/blobs/uploads/`: mounts, takes a whole blob, or begins an
@@ -21,23 +22,26 @@ pub(super) async fn begin<S: Storage>(
     repository: &Repository,
     body: &mut Body,
 ) -> Result<Answer, ApiError> {
+    let owner = call.permit.principal();
     if let Some(digest) = call.query.get("mount") {
         let digest = route::digest(digest)?;
         let from = call.query.get("from").map(route::repository).transpose()?;
-        if registry.mount(repository, &digest, from.as_ref()).await? {
+        let may_read = |from: &Repository| call.permit.may(from, Action::Pull);
+        if registry.mount(repository, &digest, from.as_ref(), may_read).await? {
             return Ok(respond::created(&blob_path(repository, &digest), &digest));
         }
         // What cannot be mounted is to be uploaded.
-        let id = registry.begin_upload(repository, Some(digest.algorithm())).await?;
+        let id = registry.begin_upload(repository, owner, Some(digest.algorithm())).await?;
         return Ok(progress(StatusCode::ACCEPTED, repository, id, 0));
     }
     if let Some(digest) = call.query.get("digest") {
         let digest = route::digest(digest)?;
-        let id = registry.begin_upload(repository, Some(digest.algorithm())).await?;
-        let pushed = registry.finish_upload(repository, id, &digest, None, body).await;
+        let id = registry.begin_upload(repository, owner, Some(digest.algorithm())).await?;
+        let upload = UploadRef { id, repository, owner };
+        let pushed = registry.finish_upload(upload, &digest, None, body).await;
         if let Err(error) = pushed {
             // The client never learned the upload's name.
-            registry.cancel_upload(repository, id).await.unwrap_or_default();
+            registry.cancel_upload(upload).await.unwrap_or_default();
             return Err(error.into());
         }
         return Ok(respond::created(&blob_path(repository, &digest), &digest));
@@ -49,42 +53,39 @@ pub(super) async fn begin<S: Storage>(
         })?),
         None => None,
     };
-    let id = registry.begin_upload(repository, algorithm).await?;
+    let id = registry.begin_upload(repository, owner, algorithm).await?;
     Ok(progress(StatusCode::ACCEPTED, repository, id, 0))
 }
 
 /// `GET`: how far the upload has come.
 pub(super) async fn status<S: Storage>(
     registry: &Registry<S>,
-    repository: &Repository,
-    id: UploadId,
+    upload: UploadRef<'_>,
 ) -> Result<Answer, ApiError> {
-    let size = registry.upload_size(repository, id).await?;
-    Ok(progress(StatusCode::NO_CONTENT, repository, id, size))
+    let size = registry.upload_size(upload).await?;
+    Ok(progress(StatusCode::NO_CONTENT, upload.repository, upload.id, size))
 }
 
 /// `PATCH`: a chunk, or a stream without a range.
 pub(super) async fn append<S: Storage>(
     registry: &Registry<S>,
     call: &Call<'_>,
-    repository: &Repository,
-    id: UploadId,
+    upload: UploadRef<'_>,
     body: &mut Body,
 ) -> Result<Answer, ApiError> {
     let start = chunk_start(call)?;
     let size = registry
-        .append(repository, id, start, body)
+        .append(upload, start, body)
         .await
-        .map_err(|error| with_progress(error, repository, id))?;
-    Ok(progress(StatusCode::ACCEPTED, repository, id, size))
+        .map_err(|error| with_progress(error, upload.repository, upload.id))?;
+    Ok(progress(StatusCode::ACCEPTED, upload.repository, upload.id, size))
 }
 
 /// `PUT`: the last chunk, which may be empty or everything.
 pub(super) async fn finish<S: Storage>(
     registry: &Registry<S>,
     call: &Call<'_>,
-    repository: &Repository,
-    id: UploadId,
+    upload: UploadRef<'_>,
     body: &mut Body,
 ) -> Result<Answer, ApiError> {
     let Some(digest) = call.query.get("digest") else {
@@ -94,19 +95,18 @@ pub(super) async fn finish<S: Storage>(
     let digest = route::digest(digest)?;
     let start = chunk_start(call)?;
     registry
-        .finish_upload(repository, id, &digest, start, body)
+        .finish_upload(upload, &digest, start, body)
         .await
-        .map_err(|error| with_progress(error, repository, id))?;
-    Ok(respond::created(&blob_path(repository, &digest), &digest))
+        .map_err(|error| with_progress(error, upload.repository, upload.id))?;
+    Ok(respond::created(&blob_path(upload.repository, &digest), &digest))
 }
 
 /// `DELETE`: ends the upload.
 pub(super) async fn cancel<S: Storage>(
     registry: &Registry<S>,
-    repository: &Repository,
-    id: UploadId,
+    upload: UploadRef<'_>,
 ) -> Result<Answer, ApiError> {
-    registry.cancel_upload(repository, id).await?;
+    registry.cancel_upload(upload).await?;
     Ok(respond::empty(StatusCode::NO_CONTENT))
 }
 

@@ -137,16 +137,13 @@ fn parse_grace(text: &str) -> Result<Duration, String> {
 
 impl PeriodicGcArgs {
     /// Collects again and again, if that is wanted, as long as the program runs.
-    pub(crate) fn start<S: Storage>(
-        &self,
-        registry: impl FnOnce() -> anyhow::Result<Registry<S>>,
-    ) -> anyhow::Result<()> {
+    pub(super) fn start<S: Storage>(&self, registry: &Arc<Registry<S>>) {
         let Some(interval) = self.gc_interval.filter(|interval| !interval.is_zero()) else {
-            return Ok(());
+            return;
         };
         let options =
             GcOptions { grace: self.gc_grace, untagged: self.gc_untagged, dry_run: false };
-        let registry = Arc::new(registry()?);
+        let registry = Arc::clone(registry);
         tokio::spawn(async move {
             loop {
                 tokio::time::sleep(interval).await;
@@ -159,7 +156,6 @@ impl PeriodicGcArgs {
                 }
             }
         });
-        Ok(())
     }
 }
 

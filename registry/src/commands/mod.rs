@@ -1,10 +1,15 @@
-//! The commands beside `serve`: each does one thing to a storage and ends.
+//! The commands: `serve`, those that do one thing to a storage and end, and those
+//! about files beside it.
 
+mod config;
 mod gc;
 mod migrate;
+mod serve;
 mod usage;
+mod user;
 mod verify;
 
+use std::fmt::Display;
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
@@ -18,7 +23,10 @@ use crate::maintenance::MigrateError;
 use crate::storage::{Local, Storage};
 use crate::storage_args::{self, Place, StorageArgs};
 
-pub(crate) use gc::PeriodicGcArgs;
+pub(crate) use config::ConfigArgs;
+use gc::PeriodicGcArgs;
+pub(crate) use serve::ServeArgs;
+pub(crate) use user::UserArgs;
 
 /// What can be done to a storage.
 #[derive(Debug, Subcommand)]
@@ -65,6 +73,22 @@ pub(crate) fn hint(error: &anyhow::Error) -> Option<&'static str> {
             None
         }
     }
+}
+
+/// Says something to whoever is at the terminal.
+#[expect(clippy::print_stderr, reason = "the command line talks here")]
+pub(crate) fn say(message: impl Display) {
+    eprintln!("{message}");
+}
+
+/// Returns bytes that nobody can guess.
+fn random<const N: usize>() -> anyhow::Result<[u8; N]> {
+    use std::io::Read as _;
+    let mut bytes = [0; N];
+    std::fs::File::open("/dev/urandom")
+        .and_then(|mut random| random.read_exact(&mut bytes))
+        .context("cannot read /dev/urandom")?;
+    Ok(bytes)
 }
 
 /// Something to be done to a storage of either kind.

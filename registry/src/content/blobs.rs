@@ -58,8 +58,9 @@ impl<S: Storage> Registry<S> {
     /// Lets `repository` have a blob that another one has, and returns whether
     /// that was possible.
     ///
-    /// Without `from`, any repository will do. A blob that nobody owns any more
-    /// cannot be mounted, even while its bytes are still stored.
+    /// Without `from`, any repository will do that `may_read` names. A blob that
+    /// nobody owns any more cannot be mounted, even while its bytes are still
+    /// stored.
     ///
     /// # Errors
     /// When the storage fails.
@@ -68,15 +69,17 @@ impl<S: Storage> Registry<S> {
         repository: &Repository,
         digest: &Digest,
         from: Option<&Repository>,
+        may_read: impl Fn(&Repository) -> bool,
     ) -> Result<bool> {
         let is_readable = match from {
-            Some(from) => self.owns(from, digest).await?,
+            Some(from) => may_read(from) && self.owns(from, digest).await?,
             None => self
                 .storage
                 .list(&Prefix::owners(digest), None, MAX_MOUNT_CANDIDATES)
                 .await?
                 .iter()
-                .any(|listed| Prefix::owner_of(listed).is_some()),
+                .filter_map(|listed| Prefix::owner_of(listed))
+                .any(|owner| may_read(&owner)),
         };
         if !is_readable || self.storage.blob(digest).await?.is_none() {
             return Ok(false);
@@ -87,12 +90,5 @@ impl<S: Storage> Registry<S> {
         }
         // A collector may have taken it before it was ours.
         Ok(self.storage.blob(digest).await?.is_some())
-    }
-
-    pub(super) fn allow_delete(&self) -> Result<()> {
-        match self.options.allow_delete {
-            true => Ok(()),
-            false => Err(Error::Forbidden { what: "deletes" }),
-        }
     }
 }

@@ -1,6 +1,6 @@
 //! Why the registry refuses.
 
-use oci::{Digest, Repository};
+use oci::{Digest, Repository, Tag};
 
 use super::manifests::ManifestReference;
 use crate::storage::{self, UploadId};
@@ -82,6 +82,14 @@ pub enum Error {
         /// Where it was looked for.
         repository: Repository,
     },
+    /// The tag exists, and may not become something else.
+    #[error("tag {tag} of {repository} exists and cannot be changed")]
+    TagKept {
+        /// The tag.
+        tag: Tag,
+        /// Where it is.
+        repository: Repository,
+    },
     /// A manifest names content that the repository does not have.
     #[error("the manifest names {} that {repository} does not have", list(missing))]
     ManifestBlobUnknown {
@@ -114,6 +122,10 @@ impl Error {
     /// The upload is not there for this repository, whatever it may be for others.
     pub(crate) fn upload_unknown(id: UploadId, repository: &Repository) -> Self {
         Self::UploadUnknown { id: id.to_string(), repository: repository.clone() }
+    }
+
+    pub(super) fn tag_kept(repository: &Repository, tag: &Tag) -> Self {
+        Self::TagKept { tag: tag.clone(), repository: repository.clone() }
     }
 
     pub(super) fn condition_failed(reference: &ManifestReference, repository: &Repository) -> Self {

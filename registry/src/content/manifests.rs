@@ -73,6 +73,8 @@ pub struct PutManifest {
     pub content_type: Option<String>,
     /// What must hold, or nothing is changed.
     pub conditions: Conditions,
+    /// Whether tags that exist may be moved.
+    pub may_move_tags: bool,
     /// Its bytes.
     pub body: Bytes,
 }
@@ -138,7 +140,7 @@ impl<S: Storage> Registry<S> {
     /// # Errors
     /// [`Error::ManifestInvalid`], [`Error::DigestMismatch`] and
     /// [`Error::ManifestBlobUnknown`] say what is wrong with it;
-    /// [`Error::ConditionFailed`].
+    /// [`Error::ConditionFailed`]; [`Error::TagKept`].
     pub async fn put_manifest(
         &self,
         repository: &Repository,
@@ -160,6 +162,13 @@ impl<S: Storage> Registry<S> {
         let mut tags = put.tags;
         if let ManifestReference::Tag(tag) = &put.reference {
             tags.push(tag.clone());
+        }
+        let options = self.options();
+        let is_kept = |tag: &Tag| !put.may_move_tags || options.is_immutable(repository, tag);
+        // The check that counts comes with the write; this one changes nothing
+        // where that one would refuse.
+        for tag in tags.iter().filter(|tag| is_kept(tag)) {
+            self.check_kept(repository, tag, &digest).await?;
         }
         let missing = self.secure(repository, &digest, &links, &tags).await?;
         let subject = links.subject;
@@ -188,6 +197,10 @@ impl<S: Storage> Registry<S> {
                 if !self.storage.put_new(&key, tag_record.clone()).await? {
                     return Err(Error::condition_failed(&put.reference, repository));
                 }
+            } else if is_kept(tag) {
+                if !self.storage.put_new(&key, tag_record.clone()).await? {
+                    self.check_kept(repository, tag, &digest).await?;
+                }
             } else {
                 self.storage.put(&key, tag_record.clone()).await?;
             }
@@ -209,6 +222,14 @@ impl<S: Storage> Registry<S> {
             self.storage.put_new(key, record.clone()).await?;
         }
         Ok(())
+    }
+
+    /// Refuses where a tag that must stay names something else than `digest`.
+    async fn check_kept(&self, repository: &Repository, tag: &Tag, digest: &Digest) -> Result<()> {
+        match self.resolve(repository, tag).await? {
+            Some((record, _)) if record.digest != *digest => Err(Error::tag_kept(repository, tag)),
+            _ => Ok(()),
+        }
     }
 
     /// Pins what a manifest needs, and makes sure that it is there; returns what
@@ -267,7 +288,7 @@ impl<S: Storage> Registry<S> {
                 break;
             }
         }
-        match missing.is_empty() || self.options.allow_missing {
+        match missing.is_empty() || self.options().allow_missing {
             true => Ok(missing),
             false => Err(Error::ManifestBlobUnknown { missing, repository: repository.clone() }),
         }
@@ -280,9 +301,11 @@ impl<S: Storage> Registry<S> {
     ///
     /// # Errors
     /// [`Error::ManifestUnknown`] where the repository does not have it;
-    /// [`Error::Forbidden`] where deletes are not allowed.
+    /// [`Error::TagKept`] where an immutable tag names it; [`Error::Forbidden`]
+    /// where deletes are not allowed.
     pub async fn delete_manifest(&self, repository: &Repository, digest: &Digest) -> Result<()> {
         self.allow_delete()?;
+        self.allow_delete_of(repository, digest).await?;
         let Some(manifest) = self.manifest_by_digest(repository, digest).await? else {
             return Err(Error::ManifestUnknown {
                 reference: ManifestReference::Digest(*digest),

@@ -5,6 +5,7 @@
 //!          ├─ uploads    receive, hash and store; resume; finish; expire
 //!          ├─ manifests  check, pin, store, tag; read through a bounded cache
 //!          ├─ tags       resolve, list, delete
+//!          ├─ options    what the operator allows; tags that stay
 //!          ├─ referrers  what refers to a subject
 //!          └─ collection how requests and collectors keep out of each other's way
 //! ```
@@ -22,6 +23,7 @@ mod condition;
 mod error;
 mod links;
 mod manifests;
+mod options;
 mod reading;
 mod referrers;
 mod stored;
@@ -30,7 +32,7 @@ mod uploads;
 
 use std::fs::File;
 use std::io::Read as _;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::storage::{self, Storage, UploadId};
@@ -43,27 +45,13 @@ pub(crate) use links::Links;
 pub use manifests::{
     MAX_TAGS_PER_PUT, ManifestReference, PushedManifest, PutManifest, StoredManifest,
 };
+pub use options::{ImmutableTags, Options};
 pub(crate) use reading::rehash;
 pub use referrers::ReferrersPage;
 pub(crate) use stored::{TagRecord, decode as decode_manifest, encode_entry};
 pub use tags::{Page, PageRequest};
 use uploads::Budget;
-pub use uploads::{Chunks, MAX_UPLOAD_AGE};
-
-/// What an operator may choose.
-#[derive(Clone, Copy, Debug)]
-pub struct Options {
-    /// Accept manifests whose layers, config or children are not there.
-    pub allow_missing: bool,
-    /// Accept deletes of tags, manifests and blobs.
-    pub allow_delete: bool,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self { allow_missing: false, allow_delete: true }
-    }
-}
+pub use uploads::{Chunks, MAX_UPLOAD_AGE, UploadRef};
 
 /// Tells the time; a value, so that tests can choose it.
 pub type Clock = fn() -> SystemTime;
@@ -72,7 +60,7 @@ pub type Clock = fn() -> SystemTime;
 #[derive(Debug)]
 pub struct Registry<S> {
     storage: S,
-    options: Options,
+    options: RwLock<Arc<Options>>,
     clock: Clock,
     cache: ManifestCache,
     budget: Budget,
@@ -89,7 +77,7 @@ impl<S: Storage> Registry<S> {
             .map_err(|source| storage::Error::from_io("open", "/dev/urandom", source))?;
         Ok(Self {
             storage,
-            options,
+            options: RwLock::new(Arc::new(options)),
             clock,
             cache: ManifestCache::default(),
             budget: Budget::default(),

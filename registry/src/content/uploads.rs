@@ -92,10 +92,29 @@ impl Drop for Share<'_> {
     }
 }
 
+/// An upload, as a request names it.
+#[derive(Clone, Copy, Debug)]
+pub struct UploadRef<'a> {
+    /// Which one.
+    pub id: UploadId,
+    /// The repository in its path.
+    pub repository: &'a Repository,
+    /// Who asks; nobody else's uploads exist for them. `""` has no name.
+    pub owner: &'a str,
+}
+
+impl UploadRef<'_> {
+    fn unknown(&self) -> Error {
+        Error::upload_unknown(self.id, self.repository)
+    }
+}
+
 /// The record of an upload.
 #[derive(Debug, Serialize, Deserialize)]
 struct Session {
     repository: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    owner: String,
     algorithm: String,
     /// How many bytes the hash state has seen.
     offset: u64,
@@ -120,7 +139,8 @@ impl Session {
 /// An upload while one request works on it.
 struct Active<W> {
     id: UploadId,
-    repository: Repository,
+    repository: String,
+    owner: String,
     hashing: Hashing,
     offset: u64,
     checkpoint: u64,
@@ -130,7 +150,8 @@ struct Active<W> {
 impl<W: Writer> Active<W> {
     async fn save(&mut self, now_s: u64) -> Result<()> {
         let session = Session {
-            repository: self.repository.to_string(),
+            repository: self.repository.clone(),
+            owner: self.owner.clone(),
             algorithm: self.hashing.algorithm().to_string(),
             offset: self.offset,
             state: self.hashing.save(),
@@ -194,20 +215,22 @@ async fn gather(body: &mut impl Chunks, rest: &mut Bytes, limit: usize) -> (Vec<
 }
 
 impl<S: Storage> Registry<S> {
-    /// Begins an upload to `repository`; `algorithm` is what the client will
-    /// name the blob by, if it says so.
+    /// Begins an upload to `repository` for `owner`; `algorithm` is what the
+    /// client will name the blob by, if it says so.
     ///
     /// # Errors
     /// When the storage fails.
     pub async fn begin_upload(
         &self,
         repository: &Repository,
+        owner: &str,
         algorithm: Option<Algorithm>,
     ) -> Result<UploadId> {
         let id = self.new_upload_id()?;
         let hashing = Hashing::new(algorithm.unwrap_or_default());
         let session = Session {
             repository: repository.to_string(),
+            owner: owner.to_owned(),
             algorithm: hashing.algorithm().to_string(),
             offset: 0,
             state: hashing.save(),
@@ -220,13 +243,18 @@ impl<S: Storage> Registry<S> {
     /// Returns how many bytes an upload has.
     ///
     /// # Errors
-    /// [`Error::UploadUnknown`] where `repository` has no such upload.
-    pub async fn upload_size(&self, repository: &Repository, id: UploadId) -> Result<u64> {
-        let unknown = || Error::upload_unknown(id, repository);
-        let (record, stored) = self.storage.peek_upload(&id).await?.ok_or_else(unknown)?;
+    /// [`Error::UploadUnknown`] where there is no such upload.
+    pub async fn upload_size(&self, upload: UploadRef<'_>) -> Result<u64> {
+        let (record, stored) =
+            self.storage.peek_upload(&upload.id).await?.ok_or_else(|| upload.unknown())?;
         match serde_json::from_slice::<Session>(&record) {
-            Ok(session) if session.repository == repository.as_str() => Ok(session.offset(stored)),
-            _ => Err(unknown()),
+            Ok(session)
+                if session.repository == upload.repository.as_str()
+                    && session.owner == upload.owner =>
+            {
+                Ok(session.offset(stored))
+            }
+            _ => Err(upload.unknown()),
         }
     }
 
@@ -239,12 +267,11 @@ impl<S: Storage> Registry<S> {
     /// upload as far as it came; [`Error::UploadUnknown`].
     pub async fn append(
         &self,
-        repository: &Repository,
-        id: UploadId,
+        upload: UploadRef<'_>,
         start: Option<u64>,
         body: &mut impl Chunks,
     ) -> Result<u64> {
-        let mut upload = self.open_upload(repository, id).await?;
+        let mut upload = self.open_upload(upload).await?;
         self.receive(&mut upload, start, body).await?;
         upload.save(self.now_s()).await?;
         Ok(upload.offset)
@@ -256,13 +283,13 @@ impl<S: Storage> Registry<S> {
     /// As [`Registry::append`]; [`Error::DigestMismatch`] ends the upload.
     pub async fn finish_upload(
         &self,
-        repository: &Repository,
-        id: UploadId,
+        upload: UploadRef<'_>,
         digest: &Digest,
         start: Option<u64>,
         body: &mut impl Chunks,
     ) -> Result<()> {
-        let mut upload = self.open_upload(repository, id).await?;
+        let repository = upload.repository;
+        let mut upload = self.open_upload(upload).await?;
         if upload.offset == 0 {
             // Nothing is hashed yet, and now the algorithm is known.
             upload.hashing = Hashing::new(digest.algorithm());
@@ -292,9 +319,9 @@ impl<S: Storage> Registry<S> {
     /// Ends an upload and drops its bytes.
     ///
     /// # Errors
-    /// [`Error::UploadUnknown`] where `repository` has no such upload.
-    pub async fn cancel_upload(&self, repository: &Repository, id: UploadId) -> Result<()> {
-        Ok(self.open_upload(repository, id).await?.writer.discard().await?)
+    /// [`Error::UploadUnknown`] where there is no such upload.
+    pub async fn cancel_upload(&self, upload: UploadRef<'_>) -> Result<()> {
+        Ok(self.open_upload(upload).await?.writer.discard().await?)
     }
 
     /// Removes uploads that nobody has touched for [`MAX_UPLOAD_AGE`], and what
@@ -328,16 +355,12 @@ impl<S: Storage> Registry<S> {
     }
 
     /// Opens an upload and finds out where it stands.
-    async fn open_upload(
-        &self,
-        repository: &Repository,
-        id: UploadId,
-    ) -> Result<Active<S::Writer>> {
+    async fn open_upload(&self, upload: UploadRef<'_>) -> Result<Active<S::Writer>> {
         // Whoever may not know of the upload must not be able to lock it.
-        self.upload_size(repository, id).await?;
-        let unknown = || Error::upload_unknown(id, repository);
+        self.upload_size(upload).await?;
+        let unknown = || upload.unknown();
         let Opened { record, size, writer } =
-            self.storage.open_upload(&id).await?.ok_or_else(unknown)?;
+            self.storage.open_upload(&upload.id).await?.ok_or_else(unknown)?;
         let session: Session = serde_json::from_slice(&record).map_err(|_| unknown())?;
         let algorithm: Algorithm = session.algorithm.parse().map_err(|_| unknown())?;
         let offset = session.offset(size);
@@ -345,8 +368,8 @@ impl<S: Storage> Registry<S> {
             0 => Hashing::new(algorithm),
             _ => Hashing::restore(algorithm, &session.state).ok_or_else(unknown)?,
         };
-        let repository = repository.clone();
-        Ok(Active { id, repository, hashing, offset, checkpoint: offset, writer })
+        let Session { repository, owner, .. } = session;
+        Ok(Active { id: upload.id, repository, owner, hashing, offset, checkpoint: offset, writer })
     }
 
     /// Receives a body: one batch comes in while the one before is processed.

@@ -1,6 +1,7 @@
 //! Blobs: pulled, pushed whole, mounted, deleted, kept apart.
 
 use oci::Digest;
+use registry::content::Options;
 use reqwest::{Method, StatusCode};
 
 use crate::support::{Server, expect_error, header, header_of, noise, with_query};
@@ -184,7 +185,7 @@ async fn a_repository_reads_only_what_is_its_own() {
 
 #[tokio::test]
 async fn deletes_can_be_forbidden_for_tags_and_digests_alike() {
-    let options = registry::content::Options { allow_delete: false, allow_missing: false };
+    let options = Options { allow_delete: false, ..Options::default() };
     let server = Server::with(options).await;
     let digest = server.push_image("a", "v1", "x").await;
     let blob = Digest::sha256(b"layer x");

@@ -2,6 +2,7 @@
 //! asks, and what implementations are known to get wrong, over real HTTP.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+#[expect(dead_code, reason = "other suites use the rest")]
 #[path = "../support/mod.rs"]
 mod support;
 

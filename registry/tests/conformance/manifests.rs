@@ -168,7 +168,7 @@ async fn a_manifest_needs_what_it_names() {
     expect_error(response, (404, "MANIFEST_BLOB_UNKNOWN")).await;
     expect_error(server.get("/v2/a/tags/list").await, (404, "NAME_UNKNOWN")).await;
     // Unless the operator says otherwise.
-    let sparse = Server::with(Options { allow_missing: true, allow_delete: true }).await;
+    let sparse = Server::with(Options { allow_missing: true, ..Options::default() }).await;
     let response = sparse.put_manifest("a", "v1", OCI_MANIFEST, body.as_bytes()).await;
     assert_eq!(response.status(), StatusCode::CREATED);
 }
@@ -177,7 +177,7 @@ async fn a_manifest_needs_what_it_names() {
 /// warning of the specification's form.
 #[tokio::test]
 async fn what_a_sparse_manifest_misses_is_told() {
-    let server = Server::with(Options { allow_missing: true, allow_delete: true }).await;
+    let server = Server::with(Options { allow_missing: true, ..Options::default() }).await;
     let here = server.push_image("a", "here", "x").await;
     let image = server.image("a", "x").await;
     let far = manifest(b"{}", b"layer");

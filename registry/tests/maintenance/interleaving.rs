@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use oci::{Digest, Repository};
 use registry::content::{
-    Conditions, Error, ManifestReference, Options, PutManifest, Registry, Result,
+    Conditions, Error, ManifestReference, Options, PutManifest, Registry, Result, UploadRef,
 };
 use registry::maintenance::{GcOptions, VerifyOptions, collect, verify};
 use registry::storage::{self, Local, Storage};
@@ -81,11 +81,12 @@ fn repository(text: &str) -> Repository {
 }
 
 async fn upload<S: Storage>(registry: &Registry<S>, to: &Repository, bytes: &[u8]) -> Result<()> {
-    let id = registry.begin_upload(to, None).await?;
+    let id = registry.begin_upload(to, "", None).await?;
+    let upload = UploadRef { id, repository: to, owner: "" };
     let chunk: std::result::Result<Bytes, Box<dyn std::error::Error + Send + Sync>> =
         Ok(Bytes::copy_from_slice(bytes));
     let mut body = futures_util::stream::iter([chunk]);
-    registry.finish_upload(to, id, &Digest::sha256(bytes), None, &mut body).await
+    registry.finish_upload(upload, &Digest::sha256(bytes), None, &mut body).await
 }
 
 async fn put<S: Storage>(
@@ -100,7 +101,7 @@ async fn put<S: Storage>(
         None => ManifestReference::Digest(Digest::sha256(&body)),
     };
     let (tags, content_type, conditions) = (Vec::new(), None, Conditions::default());
-    let put = PutManifest { reference, tags, content_type, conditions, body };
+    let put = PutManifest { reference, tags, content_type, conditions, may_move_tags: true, body };
     registry.put_manifest(to, put).await.map(drop)
 }
 
@@ -123,7 +124,7 @@ async fn push_blobs<S: Storage>(registry: &Registry<S>, way: Way, to: &Repositor
         let digest = Digest::sha256(bytes);
         let is_there = match way {
             Way::Uploading => false,
-            Way::Mounting => registry.mount(to, &digest, None).await?,
+            Way::Mounting => registry.mount(to, &digest, None, |_| true).await?,
             Way::Asking | Way::Listing => match registry.assure_blob(to, &digest).await {
                 Ok(_) => true,
                 Err(Error::BlobUnknown { .. }) => false,

@@ -145,7 +145,8 @@ async fn what_is_derived_is_written_again() {
 
 #[tokio::test]
 async fn sparse_manifests_are_in_order_where_they_are_allowed() {
-    let options = registry::content::Options { allow_missing: true, allow_delete: true };
+    let options =
+        registry::content::Options { allow_missing: true, ..registry::content::Options::default() };
     let server = Server::with(options).await;
     let manifest = crate::support::manifest(b"{}", b"not here");
     server.push_manifest("a", "v1", &manifest).await;

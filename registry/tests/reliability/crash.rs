@@ -8,7 +8,7 @@ use std::time::Duration;
 use oci::Digest;
 use serde_json::Value;
 
-use crate::process::Process;
+use crate::support::process::Process;
 use crate::support::{OCI_MANIFEST, client, manifest, noise, verify_blobs};
 
 /// How often the registry is killed; `make soak` asks for more.

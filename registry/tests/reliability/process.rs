@@ -1,55 +1,13 @@
-//! The real program as a child process.
+//! How the real program starts and ends, and what it needs meanwhile.
 
-use std::io::{BufRead as _, BufReader};
-use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use oci::Digest;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
+use crate::support::process::Process;
 use crate::support::{client, noise};
-
-/// A running `rregistry serve`; killed when dropped.
-pub(crate) struct Process {
-    child: Child,
-    pub(crate) url: String,
-}
-
-impl Process {
-    pub(crate) fn start(root: &Path) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_rregistry"))
-            .args(["serve", "--listen", "127.0.0.1:0", "--no-access-log", "--log=warn", "--root"])
-            .arg(root)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let address = line.strip_prefix("listening on ").unwrap().split(',').next().unwrap();
-        Self { child, url: format!("http://{address}") }
-    }
-
-    pub(crate) fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).unwrap();
-    }
-
-    pub(crate) fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    fn wait(&mut self) -> ExitStatus {
-        self.child.wait().unwrap()
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        self.child.kill().unwrap_or_default();
-        self.child.wait().ok();
-    }
-}
 
 #[tokio::test]
 async fn sigterm_and_sigint_stop_it_cleanly() {

@@ -1,12 +1,16 @@
 //! A registry on a free port with its own directory, and what clients do to it.
 
+pub(crate) mod process;
+
 use std::path::Path;
 use std::sync::{Arc, Once};
 use std::time::SystemTime;
 
 use oci::{Algorithm, Digest};
+use registry::access::Access;
+use registry::config::Config;
 use registry::content::{Options, Registry};
-use registry::server;
+use registry::server::{self, Live};
 use registry::storage::{Local, Storage};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, LOCATION};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
@@ -66,6 +70,18 @@ impl Server {
         Self::over(storage, dir, options, now).await
     }
 
+    /// One that heeds a configuration file in its directory.
+    pub(crate) async fn configured(dir: TempDir, text: &str, options: Options) -> Self {
+        let storage = Local::open(&dir.path().join("root")).unwrap();
+        let config = Config::parse(text).unwrap();
+        let access = Access::load(&config.access.unwrap(), dir.path(), &[7; 32]).unwrap();
+        let live = Live::default();
+        live.set_access(Some(access));
+        let registry = Registry::new(storage, options, now).unwrap();
+        let options = server::Options { live: Arc::new(live), ..server::Options::default() };
+        Self::serve(registry, Arc::new(dir), options).await
+    }
+
     pub(crate) async fn over(
         storage: impl Storage,
         dir: Arc<TempDir>,
@@ -73,13 +89,20 @@ impl Server {
         clock: registry::content::Clock,
     ) -> Self {
         let registry = Registry::new(storage, options, clock).unwrap();
+        Self::serve(registry, dir, server::Options::default()).await
+    }
+
+    async fn serve(
+        registry: Registry<impl Storage>,
+        dir: Arc<TempDir>,
+        options: server::Options,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
-        let task =
-            tokio::spawn(server::run(listener, registry, server::Options::default(), async {
-                stopped.await.unwrap_or_default();
-            }));
+        let task = tokio::spawn(server::run(listener, Arc::new(registry), options, async {
+            stopped.await.unwrap_or_default();
+        }));
         Self { address, client: client(), dir, stop: Some(stop), task: Some(task) }
     }
 

@@ -12,6 +12,7 @@ use super::source::Source;
 use super::{Error, MigrateReport, Result};
 use crate::content::{
     self, Conditions, Links, MAX_TAGS_PER_PUT, ManifestReference, PutManifest, Registry, TagRecord,
+    UploadRef,
 };
 use crate::storage::{Key, Storage};
 
@@ -193,7 +194,9 @@ impl<'a, S: Storage> Importer<'a, S> {
             }
         };
         // Only a folder that has the bytes may have them for another repository.
-        if self.read.contains(digest) && self.registry.mount(repository, digest, None).await? {
+        if self.read.contains(digest)
+            && self.registry.mount(repository, digest, None, |_| true).await?
+        {
             self.report.shared += 1;
             return Ok(());
         }
@@ -202,9 +205,11 @@ impl<'a, S: Storage> Importer<'a, S> {
 
     async fn copy(&mut self, repository: &Repository, digest: &Digest, file: File) -> Result<()> {
         let length = file.metadata().map_or(0, |metadata| metadata.len());
-        let id = self.registry.begin_upload(repository, Some(digest.algorithm())).await?;
+        let owner = "";
+        let id = self.registry.begin_upload(repository, owner, Some(digest.algorithm())).await?;
+        let upload = UploadRef { id, repository, owner };
         let mut bytes = Box::pin(chunks(file));
-        match self.registry.finish_upload(repository, id, digest, None, &mut bytes).await {
+        match self.registry.finish_upload(upload, digest, None, &mut bytes).await {
             Ok(()) => {
                 self.report.blobs.add(length);
                 if self.read.len() < MAX_REMEMBERED {
@@ -220,7 +225,7 @@ impl<'a, S: Storage> Importer<'a, S> {
             }
             Err(content::Error::Interrupted { source, .. }) => {
                 // What came is of no use: the next run reads from the start.
-                self.registry.cancel_upload(repository, id).await?;
+                self.registry.cancel_upload(upload).await?;
                 self.complain(format!("{repository}: blob {digest} cannot be read: {source}"));
                 Ok(())
             }
@@ -258,6 +263,7 @@ impl<'a, S: Storage> Importer<'a, S> {
                 tags: now.to_vec(),
                 content_type: None,
                 conditions: Conditions::default(),
+                may_move_tags: false,
                 body: body.clone(),
             };
             match self.registry.put_manifest(repository, put).await {
