@@ -24,9 +24,19 @@ impl Registry {
     /// Starts one on this port with its storage in `root`.
     #[must_use]
     pub fn start_on(root: &Path, port: u16) -> Self {
+        Self::serve(port, "--root", root)
+    }
+
+    /// Starts one on a free port with this configuration file.
+    #[must_use]
+    pub fn configured(config: &Path) -> Self {
+        Self::serve(free_port(), "--config", config)
+    }
+
+    fn serve(port: u16, option: &str, path: &Path) -> Self {
         let child = Command::new(World::program("rregistry"))
-            .args(["serve", "--listen", &format!("127.0.0.1:{port}"), "--root"])
-            .arg(root)
+            .args(["serve", "--listen", &format!("127.0.0.1:{port}"), option])
+            .arg(path)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
