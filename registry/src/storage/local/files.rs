@@ -13,6 +13,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 
 use super::super::{Error, Key, Result, Stamp};
+use super::list::Listings;
 
 /// The content of `<root>/version`.
 const VERSION: &str = "rregistry storage 1\n";
@@ -52,6 +53,7 @@ pub(super) struct Root {
     temporaries: AtomicU64,
     /// Directories whose names this process knows to be durable.
     settled: Mutex<BTreeSet<String>>,
+    listings: Listings,
 }
 
 impl Root {
@@ -72,6 +74,7 @@ impl Root {
             instance: u64::from_ne_bytes(seed),
             temporaries: AtomicU64::new(0),
             settled: Mutex::default(),
+            listings: Listings::default(),
         };
         root.check_version(path)?;
         Ok(root)
@@ -128,6 +131,10 @@ impl Root {
     }
 
     /// Returns the descriptor that paths are relative to.
+    pub(super) fn listings(&self) -> &Listings {
+        &self.listings
+    }
+
     pub(super) fn fd(&self) -> &OwnedFd {
         &self.fd
     }
