@@ -1,7 +1,7 @@
 //! Compares our programs with other people's, A B A B in one run, and prints medians and ratios.
 //!
 //! ```text
-//! bench [start|build|files|compress|memory|registry]…  [--json FILE] [--markdown FILE]
+//! bench [start|build|files|compress|memory|registry|scale]…  [--json FILE] [--markdown FILE]
 //! bench instructions BASELINE [--keep]
 //! ```
 //!
@@ -19,6 +19,7 @@ mod measure;
 mod memory;
 mod registry;
 mod report;
+mod scale;
 mod server;
 mod start;
 mod world;
@@ -40,6 +41,7 @@ const PARTS: &[(&str, Part)] = &[
     ("compress", compress::run),
     ("memory", memory::run),
     ("registry", registry::run),
+    ("scale", scale::run),
 ];
 
 fn main() -> ExitCode {

@@ -16,7 +16,7 @@ pub(crate) struct Server {
     pub(crate) name: &'static str,
     pub(crate) child: Child,
     pub(crate) port: u16,
-    root: std::path::PathBuf,
+    pub(crate) root: std::path::PathBuf,
 }
 
 impl Server {
