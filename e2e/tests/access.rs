@@ -2,6 +2,7 @@
 //! are refused the rest.
 #![expect(clippy::unwrap_used, reason = "a test panics where it fails")]
 
+#[expect(dead_code, reason = "other tests use the rest")]
 mod peer;
 
 use std::io::Write as _;
