@@ -330,8 +330,22 @@ impl<S: Storage> Registry<S> {
     /// # Errors
     /// When the storage fails.
     pub async fn expire_uploads(&self) -> Result<usize> {
-        let oldest_s = self.now_s().saturating_sub(MAX_UPLOAD_AGE.as_secs());
         let mut removed = 0;
+        for id in self.abandoned_uploads().await? {
+            // One that cannot be opened is being written to: it lives.
+            if let Ok(Some(Opened { writer, .. })) = self.storage.open_upload(&id).await {
+                writer.discard().await?;
+                removed += 1;
+            }
+        }
+        self.storage.sweep().await?;
+        Ok(removed)
+    }
+
+    /// Returns the uploads that nobody has touched for [`MAX_UPLOAD_AGE`].
+    pub(crate) async fn abandoned_uploads(&self) -> Result<Vec<UploadId>> {
+        let oldest_s = self.now_s().saturating_sub(MAX_UPLOAD_AGE.as_secs());
+        let mut abandoned = Vec::new();
         for id in self.storage.uploads().await? {
             let (record, _) = match self.storage.peek_upload(&id).await {
                 Ok(Some(peeked)) => peeked,
@@ -341,17 +355,11 @@ impl<S: Storage> Registry<S> {
             // A record that a power cut left unreadable belongs to nobody.
             let is_live = serde_json::from_slice::<Session>(&record)
                 .is_ok_and(|session| session.touched_s >= oldest_s);
-            if is_live {
-                continue;
-            }
-            // One that cannot be opened is being written to: it lives.
-            if let Ok(Some(Opened { writer, .. })) = self.storage.open_upload(&id).await {
-                writer.discard().await?;
-                removed += 1;
+            if !is_live {
+                abandoned.push(id);
             }
         }
-        self.storage.sweep().await?;
-        Ok(removed)
+        Ok(abandoned)
     }
 
     /// Opens an upload and finds out where it stands.

@@ -184,6 +184,24 @@ async fn uploads(server: &Server, storage: impl Storage + Clone) {
     assert!(blob.bytes().await.unwrap() == bytes);
 }
 
+on_both!(an_abandoned_upload_goes, abandoned);
+
+async fn abandoned(server: &Server, storage: impl Storage + Clone) {
+    fn two_days_later() -> std::time::SystemTime {
+        now() + Duration::from_secs(2 * 86_400)
+    }
+    let location = server.begin("a").await;
+    assert_eq!(server.patch(&location, None, b"half").await.status(), 202);
+    let later = Registry::new(storage.clone(), Options::default(), two_days_later).unwrap();
+    let dry = GcOptions { dry_run: true, ..BLOBS };
+    let report = collect(&later, &dry, &mut |_| ()).await.unwrap();
+    assert_eq!(report, GcReport { uploads: 1, ..GcReport::default() });
+    assert_eq!(server.status(&location).await, 204);
+    let report = collect(&later, &BLOBS, &mut |_| ()).await.unwrap();
+    assert_eq!(report, GcReport { uploads: 1, ..GcReport::default() });
+    assert_eq!(server.status(&location).await, 404);
+}
+
 #[tokio::test]
 async fn segments_that_belong_to_nothing_are_freed() {
     let storage = bucket().await;

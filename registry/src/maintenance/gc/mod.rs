@@ -142,7 +142,9 @@ pub async fn collect<S: Storage>(
         report: GcReport::default(),
         tell,
     };
-    if !options.dry_run {
+    if options.dry_run {
+        run.report.uploads = registry.abandoned_uploads().await?.len() as u64;
+    } else {
         run.clear_announcements().await?;
         run.report.uploads = registry.expire_uploads().await? as u64;
     }

@@ -163,8 +163,10 @@ enum Fate {
     /// There was a blob like them; an earlier request may still have made one of
     /// ours if it was closing the upload.
     Unknown { was_closing: bool },
-    /// A blob is made of them.
-    Blob,
+    /// A blob was made of them earlier.
+    Found,
+    /// A blob was made of them just now: it is young, and no collector takes it.
+    Made,
 }
 
 impl BucketWriter {
@@ -266,6 +268,12 @@ impl Writer for BucketWriter {
     }
 
     async fn publish(&mut self, digest: &Digest, size: u64) -> Result<()> {
+        let key = Key::data(digest);
+        if self.fate == Fate::Made
+            || (self.fate != Fate::Open && self.objects.stamp(key.as_str()).await?.is_some())
+        {
+            return Ok(());
+        }
         if self.fate == Fate::Open {
             self.cut(size);
             self.flush().await?;
@@ -280,18 +288,17 @@ impl Writer for BucketWriter {
             self.save_session().await?;
             self.fate = Fate::Unknown { was_closing: before.is_some() };
         }
-        let key = Key::data(digest);
         for _ in 0..MAX_PUBLICATIONS {
             let list = self.session.list.encode();
             if self.objects.put_new(key.as_str(), list.into()).await? {
-                self.fate = Fate::Blob;
+                self.fate = Fate::Made;
                 return Ok(());
             }
             let Some((text, _)) = self.objects.get(key.as_str()).await? else { continue };
             // Ours may be there already: a request that crashed here before.
             let is_ours = SegmentList::decode(&text).is_none_or(|list| list.is_of(self.claim.id));
             if is_ours {
-                self.fate = Fate::Blob;
+                self.fate = Fate::Found;
             }
             return Ok(());
         }

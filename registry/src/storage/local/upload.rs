@@ -134,7 +134,7 @@ pub(super) async fn open(root: &Arc<Root>, id: UploadId) -> Result<Option<Opened
         size,
         handed_over: size,
         direct: None,
-        is_blob: false,
+        is_blob: None,
     };
     Ok(Some(Opened { record, size, writer }))
 }
@@ -183,8 +183,8 @@ pub struct LocalWriter {
     handed_over: u64,
     /// `data` once more, for writing past the page cache.
     direct: Option<DirectFile>,
-    /// Whether `data` has become the blob.
-    is_blob: bool,
+    /// Once it was published, whether `data` has become the blob.
+    is_blob: Option<bool>,
 }
 
 /// What is written at a time, and where.
@@ -308,14 +308,16 @@ impl Writer for LocalWriter {
     }
 
     async fn publish(&mut self, digest: &Digest, size: u64) -> Result<()> {
-        if self.is_blob {
-            return Ok(()); // young, so no collector takes it
-        }
         let key = Key::data(digest);
+        match self.is_blob {
+            Some(true) => return Ok(()), // young, so no collector takes it
+            Some(false) if self.root.stamp(key.as_str())?.is_some() => return Ok(()),
+            Some(false) | None => {}
+        }
         let data = self.data()?;
         let (root, dir) = (Arc::clone(&self.root), dir_of(self.id));
         let cut = self.size != size;
-        self.is_blob = on_blocking_thread(move || {
+        let is_blob = on_blocking_thread(move || {
             let fail = |action, errno| root.fail(action, &dir, errno);
             if cut {
                 rustix::fs::ftruncate(&data, size).map_err(|errno| fail("cut", errno))?;
@@ -326,6 +328,7 @@ impl Writer for LocalWriter {
             root.rename_new(&format!("{dir}/data"), key.as_str())
         })
         .await?;
+        self.is_blob = Some(is_blob);
         self.size = size;
         Ok(())
     }
