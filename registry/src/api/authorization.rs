@@ -95,6 +95,14 @@ impl Permit {
         self.decide(repository, action) == Decision::Allowed
     }
 
+    /// Returns whether the sender may push to `repository`, with this token or
+    /// another one.
+    pub(super) fn may_come_to_push(&self, repository: &Repository) -> bool {
+        [Action::Push, Action::Create]
+            .iter()
+            .any(|action| self.decide(repository, *action) != Decision::Denied)
+    }
+
     /// Returns whether the sender is shown `repository` in a list.
     pub(super) fn may_see(&self, repository: &Repository) -> bool {
         self.access.as_ref().is_none_or(|access| access.may_see(&self.caller, repository))

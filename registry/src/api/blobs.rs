@@ -25,8 +25,7 @@ pub(super) async fn get<S: Storage>(
     repository: &Repository,
     digest: &Digest,
 ) -> Result<Answer, ApiError> {
-    let blob = match call.is_head() {
-        // Clients ask before they push, and rely on the answer.
+    let blob = match call.may_precede_push(repository) {
         true => registry.assure_blob(repository, digest).await?,
         false => registry.blob(repository, digest).await?,
     };

@@ -20,8 +20,7 @@ pub(super) async fn get<S: Storage>(
     repository: &Repository,
     reference: &ManifestReference,
 ) -> Result<Answer, ApiError> {
-    let manifest = match call.is_head() {
-        // Clients ask before they push, and rely on the answer.
+    let manifest = match call.may_precede_push(repository) {
         true => registry.assure_manifest(repository, reference).await?,
         false => registry.manifest(repository, reference).await?,
     };

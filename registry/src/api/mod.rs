@@ -32,6 +32,7 @@ use hyper::body::Incoming;
 use hyper::header::{CONTENT_LENGTH, EXPECT};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response};
+use oci::Repository;
 
 use crate::content::UploadRef;
 use crate::server::{Scheme, Shared};
@@ -59,6 +60,11 @@ struct Call<'a> {
 impl Call<'_> {
     fn is_head(&self) -> bool {
         self.parts.method == Method::HEAD
+    }
+
+    /// Whether a client asks for what it may rely on in a push.
+    fn may_precede_push(&self, repository: &Repository) -> bool {
+        self.is_head() && self.permit.may_come_to_push(repository)
     }
 
     /// Returns a header if it is there once, as text.

@@ -213,3 +213,39 @@ async fn a_read_only_registry_changes_nothing() {
     }
     assert_eq!(server.tags("team/app").await, ["v1"]);
 }
+
+/// A collector need not wait for those who can only read.
+#[tokio::test]
+async fn who_only_pulls_leaves_no_mark() {
+    let server = start().await;
+    assert_eq!(push(&server, "admin", "library/app", "v1", "one").await.status(), 201);
+    let layer = Digest::sha256(b"layer one");
+    let blob = server.root().join("blob/sha256").join(&layer.hex()[..2]).join(layer.hex());
+    let count = || walk(&blob).len();
+    // As if all had been pushed long ago.
+    for file in walk(&server.root()) {
+        let file = std::fs::File::open(file).unwrap();
+        let then = file.metadata().unwrap().modified().unwrap();
+        file.set_modified(then - std::time::Duration::from_secs(7 * 24 * 3600)).unwrap();
+    }
+    let before = count();
+    let path = format!("/v2/library/app/blobs/{layer}");
+    for user in ["", "maker"] {
+        assert_eq!(by(&server, user, Method::HEAD, &path).send().await.unwrap().status(), 200);
+    }
+    assert_eq!(count(), before);
+    assert_eq!(by(&server, "admin", Method::HEAD, &path).send().await.unwrap().status(), 200);
+    assert_eq!(count(), before + 1);
+}
+
+/// All files below a directory.
+fn walk(directory: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let mut files = Vec::new();
+    for entry in directory.read_dir().unwrap().map(Result::unwrap) {
+        match entry.file_type().unwrap().is_dir() {
+            true => files.extend(walk(&entry.path())),
+            false => files.push(entry.path()),
+        }
+    }
+    files
+}
