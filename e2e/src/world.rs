@@ -101,6 +101,8 @@ impl World {
     pub fn command(&self, program: &str, args: &[&str]) -> Command {
         let mut command = Command::new(Self::program(program));
         command.env("RBUILD_ROOT", self.root()).env("NO_COLOR", "1").args(args);
+        // The machine's network stays as it is: networks have tests of their own.
+        command.env("RRUN_NETWORK", "host");
         command
     }
 

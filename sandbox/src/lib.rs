@@ -27,6 +27,7 @@ pub mod cgroup;
 mod error;
 mod init;
 pub mod log;
+pub mod netlink;
 pub mod rootless;
 mod seccomp;
 pub mod shim;
@@ -44,6 +45,6 @@ pub use spawn::{
     Exit, Killer, Running, Sandboxed, Stdio, Stream, exec, exec_detached, send_signal, spawn,
 };
 pub use spec::{
-    CgroupSpec, Limits, Mount, MountKind, Network, Process, Resource, Rlimit, Root, Seccomp,
+    CgroupSpec, Limits, Link, Mount, MountKind, Network, Process, Resource, Rlimit, Root, Seccomp,
     SecretBytes, Security, Spec,
 };

@@ -6,6 +6,7 @@
 //! caller, targets and everything that comes from an image (`cwd`, `user`,
 //! the command) strictly beneath the root of the sandbox.
 
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 /// A sandbox to be started by [`crate::spawn`].
@@ -159,12 +160,47 @@ impl std::fmt::Debug for SecretBytes {
 }
 
 /// The network of a sandbox.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Network {
     /// The network namespace of the caller.
     Host,
     /// A network namespace of its own with only the loopback device, up.
     None,
+    /// A network namespace of its own that is joined to bridges.
+    Bridged {
+        /// Its devices beside the loopback device. The first one with a
+        /// gateway leads out.
+        links: Vec<Link>,
+    },
+    /// The network namespace of a process that runs.
+    Shared {
+        /// Its process id.
+        pid: u32,
+        /// When it started, see [`crate::Running`].
+        start_time: u64,
+    },
+}
+
+/// A network device of a sandbox, joined to a bridge in the caller's network
+/// namespace. It ends with the sandbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Its name inside.
+    pub name: String,
+    /// The name of its other end, which nothing else there may have.
+    pub host_name: String,
+    /// The index of the bridge.
+    pub bridge: u32,
+    /// The hardware address inside.
+    pub mac: [u8; 6],
+    /// The address inside.
+    pub address: Ipv4Addr,
+    /// How many leading bits of the address are the network's.
+    pub prefix: u8,
+    /// The way out, if there is one.
+    pub gateway: Option<Ipv4Addr>,
+    /// The size of the largest packet in bytes.
+    pub mtu: u32,
 }
 
 /// A process in a sandbox: the first one, or one that joins later.

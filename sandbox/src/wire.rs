@@ -6,6 +6,7 @@
 //! checked, so that a mismatch of builds is an error and not nonsense.
 
 use std::ffi::OsString;
+use std::net::Ipv4Addr;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::PathBuf;
 
@@ -61,6 +62,24 @@ macro_rules! numbers {
     )* };
 }
 numbers!(u8 u16 u32 u64 i32 i64 f64);
+
+impl Wire for Ipv4Addr {
+    fn put(&self, out: &mut Vec<u8>) {
+        self.to_bits().put(out);
+    }
+    fn get(input: &mut &[u8]) -> Result<Self, Malformed> {
+        Ok(Self::from_bits(u32::get(input)?))
+    }
+}
+
+impl Wire for [u8; 6] {
+    fn put(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self);
+    }
+    fn get(input: &mut &[u8]) -> Result<Self, Malformed> {
+        take(input, 6)?.try_into().map_err(|_| Malformed)
+    }
+}
 
 impl Wire for bool {
     fn put(&self, out: &mut Vec<u8>) {
@@ -192,8 +211,8 @@ pub(crate) use {wire_enum, wire_struct};
 mod specs {
     use super::{Bytes, Malformed, Wire, put_length};
     use crate::spec::{
-        CgroupSpec, Limits, Mount, MountKind, Network, Process, Resource, Rlimit, Root, Seccomp,
-        SecretBytes, Security, Spec,
+        CgroupSpec, Limits, Link, Mount, MountKind, Network, Process, Resource, Rlimit, Root,
+        Seccomp, SecretBytes, Security, Spec,
     };
 
     impl Wire for SecretBytes {
@@ -228,7 +247,13 @@ mod specs {
         2 => Tree { lowers, writable, place, path, readonly },
         3 => File { content, mode, uid, gid },
     });
-    wire_enum!(Network { 0 => Host, 1 => None });
+    wire_enum!(Network {
+        0 => Host,
+        1 => None,
+        2 => Bridged { links },
+        3 => Shared { pid, start_time },
+    });
+    wire_struct!(Link { name, host_name, bridge, mac, address, prefix, gateway, mtu });
     wire_struct!(Process {
         args,
         env,
@@ -283,7 +308,7 @@ mod specs {
 mod tests {
     use super::*;
     use crate::spec::{
-        CgroupSpec, Limits, Mount, MountKind, Network, Resource, Rlimit, Root, Seccomp, Spec,
+        CgroupSpec, Limits, Link, Mount, MountKind, Network, Resource, Rlimit, Root, Seccomp, Spec,
     };
 
     fn full() -> Spec {
@@ -307,7 +332,18 @@ mod tests {
                 kind: MountKind::Tmpfs { size_bytes: Some(1 << 40), mode: 0o1777, readonly: false },
             },
         ];
-        spec.network = Network::None;
+        spec.network = Network::Bridged {
+            links: vec![Link {
+                name: "eth0".into(),
+                host_name: "rr-1".into(),
+                bridge: 7,
+                mac: [2, 0, 0, 0, 0, 9],
+                address: Ipv4Addr::new(10, 1, 2, 3),
+                prefix: 22,
+                gateway: Some(Ipv4Addr::new(10, 1, 0, 1)),
+                mtu: 1500,
+            }],
+        };
         spec.hostname = Some("höst".into());
         spec.process.rlimits = vec![Rlimit {
             resource: Resource::OpenFiles,

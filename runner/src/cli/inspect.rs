@@ -2,10 +2,11 @@
 
 use std::io::{self, Write as _};
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::engine::config::Config;
 use crate::engine::containers::Container;
+use crate::engine::network::Endpoint;
 use crate::engine::options::{MountRequest, SeccompChoice, SwapLimit};
 use crate::engine::state::{Running, Status, UNKNOWN_EXIT_CODE};
 
@@ -89,9 +90,44 @@ fn describe(container: &Container, status: &Status) -> Value {
             "WorkingDir": config.process.cwd,
             "Labels": config.labels,
             "StopSignal": config.stop_signal.to_string(),
+            "ExposedPorts": config.place.exposed.iter()
+                .map(|port| (port.to_string(), json!({}))).collect::<Map<_, _>>(),
         },
-        "NetworkSettings": { "Networks": { config.network.to_string(): {} } },
+        "NetworkSettings": network_settings(container, status),
     })
+}
+
+/// Returns a container's place in its network: empty unless it runs.
+fn network_settings(container: &Container, status: &Status) -> Value {
+    let config = &container.config;
+    let endpoint = match status {
+        // One that is just being removed has none.
+        Status::Running(_) => Endpoint::read(container.dir()).ok().flatten(),
+        Status::Created | Status::Exited(..) | Status::Lost(_) => None,
+    };
+    let mut ports: Map<String, Value> =
+        config.place.exposed.iter().map(|port| (port.to_string(), Value::Null)).collect();
+    for port in endpoint.iter().flat_map(|endpoint| &endpoint.ports) {
+        let binding = json!({
+            "HostIp": port.host_ip.to_string(),
+            "HostPort": port.host_port.to_string(),
+        });
+        match ports.entry(port.container.to_string()).or_insert(Value::Null) {
+            Value::Array(bindings) => bindings.push(binding),
+            none => *none = json!([binding]),
+        }
+    }
+    let text = |of: &dyn Fn(&Endpoint) -> String| endpoint.as_ref().map(of).unwrap_or_default();
+    let place = json!({
+        "IPAddress": text(&|it| it.address.to_string()),
+        "IPPrefixLen": endpoint.as_ref().map_or(0, |it| it.prefix),
+        "Gateway": text(&|it| it.gateway.to_string()),
+        "MacAddress": text(&|it| it.mac.clone()),
+    });
+    let mut settings = place.clone();
+    settings["Ports"] = Value::Object(ports);
+    settings["Networks"] = json!({ config.network.to_string(): place });
+    settings
 }
 
 fn state(status: &Status, word: &str) -> Value {

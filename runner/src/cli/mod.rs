@@ -6,7 +6,9 @@ mod filter;
 mod images;
 mod inspect;
 mod logs;
+mod network;
 mod pause;
+mod port;
 mod ps;
 mod pull;
 mod rename;
@@ -68,6 +70,9 @@ enum Command {
     Wait(wait::WaitArgs),
     Rename(rename::RenameArgs),
     Top(top::TopArgs),
+    Port(port::PortArgs),
+    #[command(subcommand)]
+    Network(network::NetworkCommand),
     Rm(rm::RmArgs),
     Prune(rm::PruneArgs),
     Inspect(inspect::InspectArgs),
@@ -130,6 +135,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Unpause(args) => pause::unpause(&args, &context),
         Command::Rename(args) => rename::run(&args, &context),
         Command::Top(args) => top::run(&args, &context),
+        Command::Port(args) => port::run(&args, &context),
+        Command::Network(command) => network::run(command, &context),
         Command::Wait(args) => wait::run(&args, &context),
         Command::Rm(args) => rm::run(&args, &context),
         Command::Prune(args) => rm::prune(&args, &context),

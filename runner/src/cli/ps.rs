@@ -4,6 +4,9 @@ use std::io::{self, Write as _};
 
 use serde_json::{Value, json};
 
+use crate::engine::containers::Container;
+use crate::engine::network::Endpoint;
+use crate::engine::options::{ContainerPort, NetworkMode};
 use crate::engine::state::{Status, UNKNOWN_EXIT_CODE};
 use crate::engine::timestamp::{Timestamp, in_words};
 
@@ -56,6 +59,7 @@ struct Row {
     names: String,
     labels: String,
     networks: String,
+    ports: String,
 }
 
 pub(super) fn run(args: &PsArgs, context: &Context) -> anyhow::Result<u8> {
@@ -153,13 +157,16 @@ impl Row {
             names: config.name.to_string(),
             labels: printable(&labels.join(",")),
             networks: config.network.to_string(),
+            ports: match status {
+                Status::Running(_) => ports(container),
+                Status::Created | Status::Exited(..) | Status::Lost(_) => String::new(),
+            },
         }
     }
 
     fn cells(&self) -> Vec<String> {
-        [&self.id, &self.image, &self.command, &self.running_for, &self.status, "", &self.names]
-            .map(str::to_owned)
-            .to_vec()
+        let Self { id, image, command, running_for, status, ports, names, .. } = self;
+        [id, image, command, running_for, status, ports, names].map(Clone::clone).to_vec()
     }
 
     /// Returns the fields by docker's names.
@@ -172,12 +179,30 @@ impl Row {
             "RunningFor": self.running_for,
             "State": self.state,
             "Status": self.status,
-            "Ports": "",
+            "Ports": self.ports,
             "Names": self.names,
             "Labels": self.labels,
             "Networks": self.networks,
         })
     }
+}
+
+/// Says how the ports of a running container are reached, in docker's words.
+fn ports(container: &Container) -> String {
+    // One that is just being removed has none.
+    let endpoint = Endpoint::read(container.dir()).ok().flatten();
+    let bindings = endpoint.map(|endpoint| endpoint.ports).unwrap_or_default();
+    let mut ports: Vec<String> = bindings
+        .iter()
+        .map(|port| format!("{}:{}->{}", port.host_ip, port.host_port, port.container))
+        .collect();
+    let place = &container.config.place;
+    if matches!(container.config.network, NetworkMode::Named(_)) {
+        let is_bound = |port: &&ContainerPort| bindings.iter().any(|it| it.container == **port);
+        let others = place.exposed.iter().filter(|port| !is_bound(port));
+        ports.extend(others.map(ToString::to_string));
+    }
+    ports.join(", ")
 }
 
 /// Says what a container is doing, in docker's words.

@@ -57,6 +57,15 @@ fn engine_hint(error: &Error) -> Option<String> {
         Error::NameInUse { name, .. } => {
             format!("choose another name, or remove that container with `rrun rm -f {name}`")
         }
+        Error::NetworkUnknown { .. } => {
+            "`rrun network ls` lists them; `rrun network create` makes one".to_owned()
+        }
+        Error::PortInUse { .. } => "choose another port, or leave it out for any free one".to_owned(),
+        Error::System { action: "create a bridge", source }
+            if source.kind() == io::ErrorKind::PermissionDenied =>
+        {
+            "root of a container may not make devices; use --network host or none, or set RRUN_NETWORK".to_owned()
+        }
         Error::NotRunning { .. } => "`rrun ps` lists the running containers".to_owned(),
         Error::Paused { container } => format!("let it go on with `rrun unpause {container}`"),
         Error::StillRunning { container } => {

@@ -34,14 +34,21 @@ pub(super) struct PruneArgs {
 
 pub(super) fn run(args: &RmArgs, context: &Context) -> anyhow::Result<u8> {
     let engine = context.engine()?;
-    for_each(&args.containers, |name| {
+    let mut publishes = false;
+    let code = for_each(&args.containers, |name| {
         let container = match engine.containers().find(name) {
             Err(Error::ContainerUnknown { .. }) if args.force => return Ok(()),
             found => found?,
         };
         engine.remove(&container, args.force)?;
+        publishes |= !container.config.place.published.is_empty();
         Ok(writeln!(io::stdout(), "{name}")?)
-    })
+    });
+    // Whoever stayed with it may have been killed.
+    if publishes {
+        engine.networks().sweep()?;
+    }
+    code
 }
 
 pub(super) fn sweep(context: &Context) -> anyhow::Result<u8> {

@@ -2,17 +2,20 @@
 
 use std::fs;
 use std::io::{self, IsTerminal as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use oci::Platform;
 
-use crate::engine::config::{LimitsConfig, SecurityConfig};
+use crate::engine::config::{LimitsConfig, PlaceConfig, SecurityConfig};
 use crate::engine::launch::Prepared;
 use crate::engine::name::Name;
+use crate::engine::network::Resolver;
 use crate::engine::options::{
-    Bytes, Capability, Cpus, EnvEntry, Label, MountRequest, NetworkMode, PidsLimit, PullPolicy,
-    SeccompChoice, SecurityOption, Signal, SwapLimit, Ulimit, parse_env_file,
+    Bytes, Capability, ContainerPort, Cpus, EnvEntry, ExtraHost, Label, MountRequest, NetworkMode,
+    PidsLimit, Publish, PullPolicy, SeccompChoice, SecurityOption, Signal, SwapLimit, Ulimit,
+    parse_env_file,
 };
 use crate::engine::request::Request;
 use crate::engine::{Engine, image};
@@ -104,9 +107,34 @@ struct ContainerArgs {
     /// Limit of processes and threads; -1 for none
     #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
     pids_limit: Option<PidsLimit>,
-    /// Network: host shares that of this machine, none has only loopback
-    #[arg(long, alias = "net", default_value = "host", value_name = "host|none")]
-    network: NetworkMode,
+    /// Network: bridge, host, none, container:NAME or one of `rrun network ls`;
+    /// bridge otherwise, host for ordinary users
+    #[arg(long, alias = "net", env = "RRUN_NETWORK", value_name = "NETWORK")]
+    network: Option<NetworkMode>,
+    /// Publish a port of the container on this machine (can be repeated)
+    #[arg(short, long, value_name = "[[IP:]HOST:]CONTAINER[/PROTOCOL]")]
+    publish: Vec<Publish>,
+    /// Publish every exposed port at a free port of this machine
+    #[arg(short = 'P', long)]
+    publish_all: bool,
+    /// Say that the container listens on a port (can be repeated)
+    #[arg(long, value_name = "PORT[/PROTOCOL]")]
+    expose: Vec<ContainerPort>,
+    /// Address in the network; any free one otherwise
+    #[arg(long, value_name = "ADDRESS")]
+    ip: Option<Ipv4Addr>,
+    /// Server to ask for names (can be repeated)
+    #[arg(long, value_name = "ADDRESS")]
+    dns: Vec<IpAddr>,
+    /// Domain to look for short names in (can be repeated)
+    #[arg(long, value_name = "DOMAIN")]
+    dns_search: Vec<String>,
+    /// Option for /etc/resolv.conf (can be repeated)
+    #[arg(long, visible_alias = "dns-opt", value_name = "OPTION")]
+    dns_option: Vec<String>,
+    /// Name that the container knows; host-gateway is this machine (can be repeated)
+    #[arg(long, value_name = "NAME:ADDRESS")]
+    add_host: Vec<ExtraHost>,
     /// Program to run instead of the image's entrypoint; "" for none
     #[arg(long, value_name = "PROGRAM")]
     entrypoint: Option<String>,
@@ -267,7 +295,19 @@ impl ContainerArgs {
             remove: self.rm,
             init: self.init,
             read_only: self.read_only,
-            network: self.network,
+            network: settle_network(self.network, !self.publish.is_empty() || self.publish_all)?,
+            place: PlaceConfig {
+                address: self.ip,
+                published: self.publish.into_iter().flat_map(|Publish(ports)| ports).collect(),
+                exposed: self.expose,
+                resolver: Resolver {
+                    servers: self.dns,
+                    search: self.dns_search,
+                    options: self.dns_option,
+                },
+                hosts: self.add_host,
+            },
+            publish_all: self.publish_all,
             mounts,
             limits,
             security,
@@ -275,6 +315,30 @@ impl ContainerArgs {
             stop_signal: self.stop_signal,
         })
     }
+}
+
+/// Returns the network to be in where none was asked for: docker's for root, the
+/// host's for an ordinary user, who may not make devices there.
+fn settle_network(asked: Option<NetworkMode>, publishes: bool) -> anyhow::Result<NetworkMode> {
+    let is_rootless = sandbox::rootless::is_rootless();
+    match &asked {
+        Some(NetworkMode::Named(name)) if is_rootless => {
+            bail!(
+                "network {name} needs root: an ordinary user's containers have host, none or container:NAME"
+            )
+        }
+        Some(NetworkMode::Host) if publishes => {
+            report::warn(&["ports are not published in the host's network: what listens there is reached as it is".to_owned()]);
+        }
+        None if is_rootless && publishes => {
+            bail!(
+                "an ordinary user cannot publish ports: with --network host the program's own ports are reached as they are"
+            )
+        }
+        _ => {}
+    }
+    let default = if is_rootless { NetworkMode::Host } else { NetworkMode::bridge() };
+    Ok(asked.unwrap_or(default))
 }
 
 fn check_swap(limits: &LimitsConfig) -> anyhow::Result<()> {
@@ -392,7 +456,10 @@ mod tests {
     fn mistakes_are_explained() {
         for (line, words) in [
             ("--memory 1m img", "the least memory a container can be given is 6 MiB"),
-            ("--network bridge img", "no network \"bridge\"; there are host and none"),
+            ("--network a/b img", "\"a/b\" is no network; there are bridge, host"),
+            ("-p 80:80:80:80 img", "it is not [ip:][host:]container"),
+            ("-p 70000 img", "\"70000\" is not a port from 1 to 65535"),
+            ("--ip 10.0.0 img", "invalid IPv4 address"),
             ("-v data:/data img", "named volumes such as \"data\" are not supported yet"),
             ("--nam x img", "--name"),
             ("--rm", "IMAGE"),

@@ -1,15 +1,17 @@
 //! What was asked of a container: the contents of its `config.json`.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
 use oci::{DiffId, Digest};
 use serde::{Deserialize, Serialize};
 
 use super::id::ContainerId;
 use super::name::Name;
+use super::network::Resolver;
 use super::options::{
-    Bytes, Capability, Cpus, MountRequest, NetworkMode, PidsLimit, SeccompChoice, Signal,
-    SwapLimit, Ulimit,
+    Bytes, Capability, ContainerPort, Cpus, ExtraHost, MountRequest, NetworkMode, PidsLimit,
+    PublishedPort, SeccompChoice, Signal, SwapLimit, Ulimit,
 };
 use super::timestamp::Timestamp;
 
@@ -42,6 +44,9 @@ pub struct Config {
     pub hostname: String,
     /// The network it sees.
     pub network: NetworkMode,
+    /// Its place in that network. Containers of earlier versions have none.
+    #[serde(default)]
+    pub place: PlaceConfig,
     /// What is put into its tree, in order.
     pub mounts: Vec<MountRequest>,
     /// Whether the root cannot be written.
@@ -84,6 +89,21 @@ pub struct ProcessConfig {
     pub terminal: bool,
     /// Whether a small init process stands above it.
     pub init: bool,
+}
+
+/// A container's place in its network.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlaceConfig {
+    /// The address it is to have; any otherwise.
+    pub address: Option<Ipv4Addr>,
+    /// The ports that are published.
+    pub published: Vec<PublishedPort>,
+    /// The ports that the image or the user names, published or not.
+    pub exposed: Vec<ContainerPort>,
+    /// Whom it asks for names.
+    pub resolver: Resolver,
+    /// Names it knows without asking.
+    pub hosts: Vec<ExtraHost>,
 }
 
 /// What a container may use up; `None` is no limit.

@@ -1,10 +1,13 @@
 //! What can go wrong between an image and a running container.
 
 use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 
 use super::id::ContainerId;
 use super::name::Name;
+use super::network::Subnet;
+use super::options::Protocol;
 
 /// The result of an engine operation.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -56,6 +59,82 @@ pub enum Error {
     /// The operation needs a container that has ended.
     #[error("container {container} is running")]
     StillRunning {
+        /// The container as the user named it.
+        container: String,
+    },
+    /// No network has this name or id.
+    #[error("no such network: {name}")]
+    NetworkUnknown {
+        /// What the user typed.
+        name: String,
+    },
+    /// A network has the name, or it is a word of its own.
+    #[error("there is a network \"{name}\" already")]
+    NetworkExists {
+        /// The name asked for.
+        name: Name,
+    },
+    /// A container runs in the network.
+    #[error("network {name} is in use by container {container}")]
+    NetworkInUse {
+        /// The network.
+        name: Name,
+        /// One of its containers.
+        container: String,
+    },
+    /// Every address of the network is taken.
+    #[error("network {name} has no address left in {subnet}")]
+    NetworkFull {
+        /// The network.
+        name: Name,
+        /// Its addresses.
+        subnet: Subnet,
+    },
+    /// The addresses for a network lead elsewhere.
+    #[error("{subnet} cannot be a network: this machine has a route to {other}")]
+    SubnetInUse {
+        /// The addresses asked for.
+        subnet: Subnet,
+        /// What they share addresses with.
+        other: Subnet,
+    },
+    /// A container has the address.
+    #[error("the address {address} is in use by another container")]
+    AddressInUse {
+        /// The address asked for.
+        address: Ipv4Addr,
+    },
+    /// Somebody has the port of the host.
+    #[error(
+        "cannot publish a port at {host_ip}:{}/{protocol}: {}", range(*ports),
+        match holder {
+            Some(holder) => format!("container {holder} has it"),
+            None => "another program has it".to_owned(),
+        }
+    )]
+    PortInUse {
+        /// The address of the host; all of them if it is 0.0.0.0.
+        host_ip: Ipv4Addr,
+        /// The first and the last port that it could have been.
+        ports: (u16, u16),
+        /// What they belong to.
+        protocol: Protocol,
+        /// The container that has it.
+        holder: Option<String>,
+    },
+    /// The system does not let a port of the host be taken.
+    #[error("cannot publish a port at {address}/{protocol}")]
+    PortRefused {
+        /// The address and the port.
+        address: SocketAddrV4,
+        /// What it belongs to.
+        protocol: Protocol,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The container whose network is to be shared does not run.
+    #[error("container {container}, whose network is to be shared, is not running")]
+    NetworkOfNone {
         /// The container as the user named it.
         container: String,
     },
@@ -143,6 +222,11 @@ pub enum Error {
         /// The system's reason.
         source: io::Error,
     },
+}
+
+/// Writes one port, or a range of them.
+fn range((first, last): (u16, u16)) -> String {
+    if first == last { first.to_string() } else { format!("{first}-{last}") }
 }
 
 /// Attaches "did what, to which path" to an [`io::Error`].

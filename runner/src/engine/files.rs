@@ -5,15 +5,16 @@
 //! an image controls.
 
 use std::fs;
-use std::io;
+use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use sandbox::{Mount, MountKind};
 
 use super::config::Config;
 use super::error::{IoContext as _, Result};
-use super::options::NetworkMode;
+use super::network::{Endpoint, resolv_conf};
+use super::options::{HostAddress, NetworkMode};
 
 /// The largest file of the host's that is copied into a container.
 const MAX_HOST_FILE_BYTES: u64 = 1 << 20;
@@ -34,28 +35,48 @@ pub fn make(dir: &Path, config: &Config) -> Result<Vec<Mount>> {
         if config.mounts.iter().any(|mount| mount.target() == Path::new(place)) {
             continue;
         }
-        let contents = match name {
-            "hosts" => hosts(config),
-            "hostname" => format!("{}\n", config.hostname).into_bytes(),
-            _ => host_file(Path::new("/etc/resolv.conf"), config.network),
-        };
-        let path = dir.join(name);
-        fs::write(&path, contents)
-            // Every user inside may read them, whatever the caller's umask.
-            .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o644)))
-            .doing("write", &path)?;
+        match name {
+            "hosts" => write_hosts(dir, config, None)?,
+            "hostname" => write(&dir.join(name), format!("{}\n", config.hostname).as_bytes())?,
+            // What is wrong with it is said when the container starts.
+            _ => {
+                let (text, _) = resolv_conf(&config.network, &config.place.resolver);
+                write(&dir.join(name), text.as_bytes())?;
+            }
+        }
         mounts.push(Mount {
             target: place.into(),
-            kind: MountKind::Bind { source: path, readonly: config.read_only, recursive: false },
+            kind: MountKind::Bind {
+                source: source(dir, config, name),
+                readonly: config.read_only,
+                recursive: false,
+            },
         });
     }
     Ok(mounts)
 }
 
-/// Returns the names a container knows without asking anyone: on the host's
-/// network those the host knows, and its own.
-fn hosts(config: &Config) -> Vec<u8> {
-    let mut text = host_file(Path::new("/etc/hosts"), config.network);
+/// Returns which file a container sees: where it shares a network, those that
+/// speak of the network are the other container's.
+fn source(dir: &Path, config: &Config, name: &str) -> PathBuf {
+    match &config.network {
+        NetworkMode::Container(other) if name != "hostname" => dir.with_file_name(other).join(name),
+        _ => dir.join(name),
+    }
+}
+
+/// Writes the names a container knows without asking anyone: on the host's
+/// network those the host knows; its own; and those it was given. `endpoint` is
+/// its place in a network, once it is known.
+///
+/// # Errors
+///
+/// When the file cannot be written.
+pub(crate) fn write_hosts(dir: &Path, config: &Config, endpoint: Option<&Endpoint>) -> Result<()> {
+    let mut text = match config.network {
+        NetworkMode::Host => host_file(Path::new("/etc/hosts")),
+        _ => Vec::new(),
+    };
     if text.is_empty() {
         text.extend_from_slice(
             b"127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n",
@@ -63,17 +84,32 @@ fn hosts(config: &Config) -> Vec<u8> {
     } else if !text.ends_with(b"\n") {
         text.push(b'\n');
     }
-    text.extend_from_slice(format!("127.0.1.1\t{}\n", config.hostname).as_bytes());
-    text
+    let own = endpoint.map_or_else(|| "127.0.1.1".to_owned(), |it| it.address.to_string());
+    text.extend_from_slice(format!("{own}\t{}\n", config.hostname).as_bytes());
+    for host in &config.place.hosts {
+        let address = match host.address {
+            HostAddress::Ip(address) => address.to_string(),
+            HostAddress::Gateway => {
+                endpoint.map_or_else(|| "127.0.0.1".to_owned(), |it| it.gateway.to_string())
+            }
+        };
+        text.extend_from_slice(format!("{address}\t{}\n", host.name).as_bytes());
+    }
+    write(&dir.join("hosts"), &text)
 }
 
-/// Reads a file of the host for a container on its network. A host without
-/// the file, or with one nobody may read, has none to give.
-fn host_file(path: &Path, network: NetworkMode) -> Vec<u8> {
-    use io::Read as _;
+fn write(path: &Path, contents: &[u8]) -> Result<()> {
+    fs::write(path, contents)
+        // Every user inside may read them, whatever the caller's umask.
+        .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o644)))
+        .doing("write", path)
+}
+
+/// Reads a file of the host. A host without the file, or with one nobody may
+/// read, has none to give.
+fn host_file(path: &Path) -> Vec<u8> {
     let mut bytes = Vec::new();
-    if network == NetworkMode::Host
-        && let Ok(file) = fs::File::open(path)
+    if let Ok(file) = fs::File::open(path)
         && let Err(error) = file.take(MAX_HOST_FILE_BYTES).read_to_end(&mut bytes)
     {
         tracing::debug!(path = %path.display(), %error, "the host's file cannot be read");

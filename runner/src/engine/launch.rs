@@ -16,7 +16,7 @@ use super::error::{Error, IoContext as _, Result};
 use super::id::ContainerId;
 use super::log::Stream;
 use super::name::Name;
-use super::options::Signal;
+use super::options::{NetworkMode, Signal};
 use super::ownership::Ownership;
 use super::process::{boot_id, start_time};
 use super::request::{Identity, Request};
@@ -61,7 +61,13 @@ impl Engine {
             image: image.config_digest,
             now: (self.clock)(),
         };
-        let config = request.settle(&image.config, identity, caller_env)?;
+        let mut config = request.settle(&image.config, identity, caller_env)?;
+        if let NetworkMode::Container(other) = &config.network {
+            // The name may be another one's when this container starts again.
+            let other = self.containers().find(other)?.config;
+            config.hostname.clone_from(&other.hostname);
+            config.network = NetworkMode::Container(other.id.to_string());
+        }
         let snapshot = self.stack(&claim, image)?;
         let dir = claim.dir();
         prepare_upper(dir, &snapshot)?;
@@ -150,7 +156,11 @@ impl Prepared<'_> {
     ///
     /// When it cannot be started. Nothing is left then of a new one.
     pub fn start_detached(mut self) -> Result<Vec<String>> {
+        let membership = self.engine.connect(&self.container, &mut self.spec)?;
         let dir = self.container.dir();
+        let (held, farewell) = membership.share().trying("share what the container holds")?;
+        let mut keep = vec![self.share_ownership()?];
+        keep.extend(held);
         let exit_command =
             if self.container.config.remove { self.sweep_command()? } else { Vec::new() };
         let shim = ShimSpec {
@@ -160,12 +170,16 @@ impl Prepared<'_> {
             exit: dir.join("exit"),
             open_stdin: self.container.config.open_stdin,
             exit_command,
-            keep: self.share_ownership()?,
+            keep,
+            farewell,
         };
         let started = shim::start(shim).map_err(Error::Sandbox)?;
         // From now on the shim watches.
         drop(self.ownership.take());
-        Ok(started.warnings)
+        let mut warnings = membership.warnings.clone();
+        membership.leave();
+        warnings.extend(started.warnings);
+        Ok(warnings)
     }
 
     fn share_ownership(&self) -> Result<OwnedFd> {
@@ -210,12 +224,18 @@ impl Prepared<'_> {
         let session = Session::begin(process.terminal, interactive)?;
         let (ends, stdio) = session.streams()?;
         self.spec.process.terminal_size = session.terminal_size();
+        let membership = self.engine.connect(&self.container, &mut self.spec)?;
         let sandboxed = sandbox::spawn(&self.spec, stdio).map_err(Error::Sandbox)?;
         // It has run: its files may be worth something, whatever happens now.
         let ownership = self.take_ownership();
+        let mut warnings = membership.warnings.clone();
+        warnings.extend_from_slice(sandboxed.warnings());
+        let started = || started(&warnings);
         let watched = self.watch(session, &sandboxed, ends, started, &warn);
-        // The control group goes before the container's directory does.
+        // The control group and the ports go before the container's directory
+        // does, and before anybody reads that it has ended.
         drop(sandboxed);
+        drop(membership);
         if self.container.config.remove {
             let removed = self.container.remove_owned(self.engine.containers(), ownership);
             let code = watched?.code;
@@ -237,11 +257,11 @@ impl Prepared<'_> {
         session: Session,
         sandboxed: &Sandboxed,
         ends: Ends,
-        started: impl FnOnce(&[String]) -> io::Result<()>,
+        started: impl FnOnce() -> io::Result<()>,
         warn: &impl Fn(&str),
     ) -> Result<ExitRecord> {
         self.write_running(sandboxed)?;
-        started(sandboxed.warnings()).trying("report the container's start")?;
+        started().trying("report the container's start")?;
         let mut log = LogWriter::new(&self.container.log());
         let clock = self.engine.clock;
         // A full disk must not stop the program, nor keep its output from us.

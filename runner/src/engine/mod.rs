@@ -16,6 +16,7 @@ pub mod launch;
 pub mod log;
 pub mod moment;
 pub mod name;
+pub mod network;
 pub mod options;
 pub mod ownership;
 pub mod pause;
@@ -33,6 +34,7 @@ pub mod top;
 pub mod volume;
 
 mod cgroup;
+mod connect;
 mod error;
 mod stubs;
 mod tree;
@@ -44,6 +46,7 @@ use store::Store;
 pub use error::{Error, Result};
 
 use containers::Containers;
+use network::Networks;
 use timestamp::Timestamp;
 
 /// Everything about containers in one state directory.
@@ -51,6 +54,7 @@ use timestamp::Timestamp;
 pub struct Engine {
     store: Store,
     containers: Containers,
+    networks: Networks,
     clock: fn() -> Timestamp,
 }
 
@@ -64,7 +68,8 @@ impl Engine {
     pub fn open(root: &Path, clock: fn() -> Timestamp) -> Result<Self> {
         let store = Store::open(root)?;
         let containers = Containers::new(store.root().path());
-        Ok(Self { store, containers, clock })
+        let networks = Networks::new(store.root().path(), containers.clone());
+        Ok(Self { store, containers, networks, clock })
     }
 
     /// Returns the images and layers.
@@ -75,6 +80,11 @@ impl Engine {
     /// Returns the containers.
     pub fn containers(&self) -> &Containers {
         &self.containers
+    }
+
+    /// Returns the networks.
+    pub fn networks(&self) -> &Networks {
+        &self.networks
     }
 
     /// Removes containers that killed programs have left although they were to
@@ -91,6 +101,9 @@ impl Engine {
         self.tidy();
         if let Err(error) = cgroup::sweep() {
             tracing::warn!(%error, "control groups of killed programs were not removed");
+        }
+        if let Err(error) = self.networks.sweep() {
+            tracing::warn!(%error, "ports of killed programs are still published");
         }
     }
 }

@@ -1,16 +1,22 @@
 //! From what the user asks for, and what the image says by itself, to what a
 //! container is. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use oci::{Digest, ImageConfig};
 
-use super::config::{Config, ImageIdentity, LimitsConfig, ProcessConfig, SecurityConfig, VERSION};
+use super::config::{
+    Config, ImageIdentity, LimitsConfig, PlaceConfig, ProcessConfig, SecurityConfig, VERSION,
+};
 use super::error::{Error, Result};
 use super::id::ContainerId;
 use super::name::Name;
-use super::options::{EnvEntry, MountRequest, NetworkMode, Signal, inside, merge_environment};
+use super::options::{
+    ContainerPort, EnvEntry, MountRequest, NetworkMode, PublishedPort, Signal, inside,
+    merge_environment,
+};
 use super::timestamp::Timestamp;
 
 /// Where programs are looked for if the image does not say.
@@ -48,6 +54,10 @@ pub struct Request {
     pub read_only: bool,
     /// The network it sees.
     pub network: NetworkMode,
+    /// Its place there.
+    pub place: PlaceConfig,
+    /// Whether every port that is exposed is published somewhere.
+    pub publish_all: bool,
     /// What is put into its tree.
     pub mounts: Vec<MountRequest>,
     /// What it may use up.
@@ -103,6 +113,7 @@ impl Request {
             })?,
         };
         let mounts = all_mounts(self.mounts, image)?;
+        let place = settle_place(self.place, self.publish_all, &self.network, image)?;
         let mut labels: BTreeMap<String, String> = image.config.labels.clone();
         labels.extend(self.labels);
         Ok(Config {
@@ -128,6 +139,7 @@ impl Request {
             remove: self.remove,
             hostname,
             network: self.network,
+            place,
             mounts,
             read_only: self.read_only,
             limits: self.limits,
@@ -186,6 +198,50 @@ impl Request {
     }
 }
 
+/// Adds what the image exposes, and leaves out what means nothing in this
+/// network.
+fn settle_place(
+    mut place: PlaceConfig,
+    publish_all: bool,
+    network: &NetworkMode,
+    image: &ImageConfig,
+) -> Result<PlaceConfig> {
+    let invalid = |what: &str| Err(Error::Invalid { what: what.to_owned() });
+    let publishes = publish_all || !place.published.is_empty();
+    let is_bridged = matches!(network, NetworkMode::Named(_));
+    if matches!(network, NetworkMode::Container(_)) && publishes {
+        return invalid(
+            "ports cannot be published for a container in another one's network: publish them for that one",
+        );
+    }
+    if place.address.is_some() && !is_bridged {
+        return invalid("an address can only be given in a network with a bridge");
+    }
+    let mut exposed: BTreeSet<ContainerPort> = place.exposed.into_iter().collect();
+    // What cannot be published, such as a port of sctp, is only a remark.
+    exposed.extend(
+        image.config.exposed_ports.iter().filter_map(|port| port.parse::<ContainerPort>().ok()),
+    );
+    exposed.extend(place.published.iter().map(|port| port.container));
+    place.exposed = exposed.into_iter().collect();
+    if publish_all {
+        let is_published =
+            |port: &ContainerPort| place.published.iter().any(|it| it.container == *port);
+        let others: Vec<_> =
+            place.exposed.iter().copied().filter(|port| !is_published(port)).collect();
+        place.published.extend(others.into_iter().map(|container| PublishedPort {
+            host_ip: Ipv4Addr::UNSPECIFIED,
+            host_ports: (0, 0),
+            container,
+        }));
+    }
+    if !is_bridged {
+        // As with docker: there is nothing to lead them to.
+        place.published.clear();
+    }
+    Ok(place)
+}
+
 fn absolute_workdir(asked: Option<&str>, image: Option<&str>) -> Result<String> {
     match (asked, image) {
         (Some(path), _) if path.starts_with('/') => Ok(path.to_owned()),
@@ -219,7 +275,7 @@ fn all_mounts(asked: Vec<MountRequest>, image: &ImageConfig) -> Result<Vec<Mount
         })?;
         by_target.insert(target.clone(), MountRequest::Volume { target });
     }
-    let mut targets = std::collections::BTreeSet::new();
+    let mut targets = BTreeSet::new();
     for mount in asked {
         let target = mount.target().to_owned();
         if !targets.insert(target.clone()) {

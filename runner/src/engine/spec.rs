@@ -46,7 +46,8 @@ pub fn describe(
         mounts,
         network: match config.network {
             NetworkMode::Host => Network::Host,
-            NetworkMode::None => Network::None,
+            // What it is joined to is known when it starts: see `connect`.
+            NetworkMode::None | NetworkMode::Container(_) | NetworkMode::Named(_) => Network::None,
         },
         hostname: Some(config.hostname.clone()),
         process: process(config)?,

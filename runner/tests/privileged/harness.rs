@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{Read as _, Write as _};
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -16,8 +17,13 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A state directory of a test's own; dropping it kills and removes what the
 /// test has left, and checks that nothing is left on the host.
+///
+/// It has a network namespace of its own with `lo` up, so that bridges and
+/// rules of a test are not those of the machine, and end with it.
 pub(crate) struct Host {
     dir: tempfile::TempDir,
+    /// Keeps the network namespace.
+    network: Child,
 }
 
 /// What a command printed and exited with.
@@ -47,7 +53,7 @@ impl Outcome {
 impl Host {
     /// Returns a host with the image `busybox`.
     pub(crate) fn new() -> Self {
-        let host = Self { dir: tempfile::tempdir().unwrap() };
+        let host = Self { dir: tempfile::tempdir().unwrap(), network: new_network() };
         host.add_image("busybox", busybox_tar(), |config| {
             config.config.cmd = Some(vec!["sh".to_owned()]);
             config.config.env = vec!["PATH=/bin".to_owned()];
@@ -86,14 +92,36 @@ impl Host {
 
     /// Returns the program, ready to be given arguments.
     pub(crate) fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_rrun"));
+        // It executes the program in its own place: the process is that one.
+        let mut command = Command::new("/usr/bin/nsenter");
         command
+            .arg(format!("--net={}", self.namespace().display()))
+            .args(["--", env!("CARGO_BIN_EXE_rrun")])
             .env_clear()
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
             .env("RBUILD_ROOT", self.root())
             .env("RRUN_INIT", helper())
             .stdin(Stdio::null());
         command
+    }
+
+    /// Returns the file of the network namespace.
+    pub(crate) fn namespace(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/ns/net", self.network.id()))
+    }
+
+    /// Does something in the network namespace.
+    pub(crate) fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        in_network(&self.namespace(), work)
+    }
+
+    /// Runs a program of the system in the network namespace.
+    #[track_caller]
+    pub(crate) fn shell(&self, script: &str) -> Outcome {
+        let mut command = Command::new("/usr/bin/nsenter");
+        command.arg(format!("--net={}", self.namespace().display()));
+        command.args(["--", "sh", "-euc", script]).stdin(Stdio::null());
+        finish(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
     }
 
     /// Starts the program with its output piped.
@@ -177,10 +205,41 @@ impl Drop for Host {
             // Best effort: the test has passed or failed already.
             drop(finish(self.start(&args)));
         }
+        // The namespace ends with the last process in it.
+        self.network.kill().ok();
+        self.network.wait().ok();
         for id in ids {
             assert!(cgroups(&id).is_empty() || std::thread::panicking(), "cgroups are left");
         }
     }
+}
+
+/// Does something in a network namespace.
+pub(crate) fn in_network<T: Send>(namespace: &Path, work: impl FnOnce() -> T + Send) -> T {
+    let namespace = fs::File::open(namespace).unwrap();
+    std::thread::scope(|scope| {
+        // A thread is in a namespace, and this one ends afterwards.
+        let thread = scope.spawn(move || {
+            let kind = rustix::thread::LinkNameSpaceType::Network;
+            rustix::thread::move_into_link_name_space(namespace.as_fd(), Some(kind)).unwrap();
+            work()
+        });
+        thread.join().unwrap()
+    })
+}
+
+/// Starts a process in a network namespace of its own, which has begun when this
+/// returns.
+fn new_network() -> Child {
+    let mut child = Command::new("unshare")
+        .args(["--net", "sh", "-c", "ip link set lo up && echo ready && exec sleep 1000000"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut ready = [0; 6];
+    child.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap();
+    child
 }
 
 /// Waits for a child, for so long and no longer.
@@ -278,7 +337,8 @@ pub(crate) fn busybox_tree(dir: &Path) {
     for applet in [
         "sh", "cat", "ls", "id", "env", "true", "false", "sleep", "echo", "hostname", "pwd",
         "tail", "head", "touch", "mkdir", "rm", "wc", "stty", "tty", "kill", "seq", "yes", "stat",
-        "df", "mount", "test", "ps", "ip", "dd", "readlink", "grep", "mknod", "printf",
+        "df", "mount", "test", "ps", "ip", "dd", "readlink", "grep", "mknod", "printf", "httpd",
+        "nc", "timeout",
     ] {
         symlink("busybox", dir.join("bin").join(applet)).unwrap();
     }

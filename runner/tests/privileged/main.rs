@@ -9,5 +9,6 @@ mod hostile;
 mod lifecycle;
 mod limits;
 mod mounts;
+mod network;
 mod rootless;
 mod terminal;

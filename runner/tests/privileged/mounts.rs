@@ -139,7 +139,7 @@ fn privileged_names_are_known_inside() {
     let mut command = Command::new("sh");
     let script = r#"umask 077; exec "$@" run --rm -u app busybox cat /etc/hosts /etc/hostname"#;
     let rrun = host.command();
-    command.args(["-c", script, "sh"]).arg(rrun.get_program());
+    command.args(["-c", script, "sh"]).arg(rrun.get_program()).args(rrun.get_args());
     for (key, value) in rrun.get_envs() {
         command.env(key, value.unwrap());
     }

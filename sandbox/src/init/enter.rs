@@ -8,10 +8,12 @@ use std::path::PathBuf;
 use nix::sched::CloneFlags;
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
 use rustix::process::{fchdir, pivot_root};
+use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 
 use super::{Helper, dev, masks, mount, mounts, root};
 use crate::caps;
 use crate::error::{Context as _, Error, Result};
+use crate::netlink;
 use crate::spawn::{Enter, Plan};
 use crate::spec::Network;
 use crate::sys;
@@ -31,7 +33,8 @@ pub(super) fn attach(files: &[PathBuf]) -> Result<()> {
 
 impl Helper {
     /// Mounts everything, makes the root the root, and returns it.
-    pub(super) fn build(&mut self, plan: &Plan) -> Result<OwnedFd> {
+    /// `shared` is the process whose network it is to be in.
+    pub(super) fn build(&mut self, plan: &Plan, shared: Option<&OwnedFd>) -> Result<OwnedFd> {
         let Enter::New {
             root: spec,
             mounts: wanted,
@@ -44,6 +47,8 @@ impl Helper {
         else {
             return Err(Error::invalid("a new sandbox needs a root"));
         };
+        // Before /sys is mounted, which shows the devices of a namespace.
+        enter_network(network, shared)?;
         // What the host mounts later must not arrive here, nor ours there.
         mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)
             .cannot(|| "make the mounts private")?;
@@ -61,7 +66,7 @@ impl Helper {
         let proc = self.builtin(&root.fd, "proc")?;
         let proc = mount::over(&proc, mount::proc()?)?;
         let sys =
-            if covered("/sys") { None } else { Some(self.sys(&root.fd, *network, *privileged)?) };
+            if covered("/sys") { None } else { Some(self.sys(&root.fd, network, *privileged)?) };
         let null = self.dev(&root.fd, &host, plan, &covered)?;
         // Before the user's mounts, one of which may cover /dev.
         let files = mounts::make_files(&root.fd, &mut prepared)?;
@@ -88,12 +93,33 @@ impl Helper {
             rustix::system::sethostname(hostname.as_bytes())
                 .cannot(|| format!("set the host name {hostname:?}"))?;
         }
-        if *network == Network::None {
-            sys::loopback_up().cannot(|| "bring the loopback device up")?;
-        }
         pivot(&root.fd)?;
         super::open_root()
     }
+}
+
+/// Enters the network namespace where it is another's, and sets up one that is
+/// new.
+fn enter_network(network: &Network, shared: Option<&OwnedFd>) -> Result<()> {
+    let links = match network {
+        Network::Host => return Ok(()),
+        Network::Shared { .. } => {
+            let shared = shared.ok_or_else(|| Error::invalid("no network to join was given"))?;
+            return move_into_thread_name_spaces(shared.as_fd(), ThreadNameSpaceType::NETWORK)
+                .cannot(|| "join the network of the other container");
+        }
+        Network::None => &[][..],
+        Network::Bridged { links } => links,
+    };
+    sys::loopback_up().cannot(|| "bring the loopback device up")?;
+    netlink::configure(links)?;
+    // As docker has it: nobody else's ports or sockets are in here. Where /proc
+    // cannot be written, only ordinary users notice.
+    for (name, value) in [("ip_unprivileged_port_start", "0"), ("ping_group_range", "0 2147483647")]
+    {
+        std::fs::write(format!("/proc/sys/net/ipv4/{name}"), value).ok();
+    }
+    Ok(())
 }
 
 /// Exchanges the root of the mount namespace and lets go of the old one.

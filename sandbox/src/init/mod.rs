@@ -91,7 +91,7 @@ impl Helper {
         credentials::adjust_oom_score(plan.process.oom_score_adj)?;
         enter::attach(&plan.attach)?;
         let root = match &plan.enter {
-            Enter::New { .. } => self.build(&plan)?,
+            Enter::New { .. } => self.build(&plan, target.as_ref())?,
             Enter::Chroot { root } => return self.enter_chroot(&plan, root),
             Enter::Join { pid } => {
                 let target =

@@ -208,7 +208,7 @@ impl Helper {
     pub(super) fn sys(
         &mut self,
         root: &OwnedFd,
-        network: Network,
+        network: &Network,
         writable: bool,
     ) -> Result<OwnedFd> {
         let place = self.builtin(root, "sys")?;

@@ -34,6 +34,7 @@ use rustix::fs::{Mode, OFlags};
 pub(crate) use serve::main;
 
 use crate::error::{Context as _, Error, Result};
+use crate::netlink::Messages;
 use crate::rootless;
 use crate::spawn::{Channel, Message, find_helper, find_start_time_of};
 use crate::spec::Spec;
@@ -56,9 +57,12 @@ pub struct ShimSpec {
     /// A command to execute after the end is recorded, in the caller's
     /// environment; empty for none.
     pub exit_command: Vec<String>,
-    /// A descriptor that the shim keeps until shortly before the record of the
-    /// end is put in place, such as a locked file.
-    pub keep: OwnedFd,
+    /// Descriptors that the shim keeps until shortly before the record of the
+    /// end is put in place, such as locked files and reserved ports.
+    pub keep: Vec<OwnedFd>,
+    /// What the packet filters are told when the container has ended; may be
+    /// nothing.
+    pub farewell: Messages,
 }
 
 /// A container that was started, and its shim.
@@ -85,9 +89,10 @@ pub(crate) struct Order {
     pub(crate) open_stdin: bool,
     pub(crate) exit_command: Vec<String>,
     pub(crate) environment: Vec<(Bytes, Bytes)>,
+    pub(crate) farewell: Bytes,
 }
 
-wire_struct!(Order { spec, log, running, exit, open_stdin, exit_command, environment });
+wire_struct!(Order { spec, log, running, exit, open_stdin, exit_command, environment, farewell });
 
 /// Starts a container with a shim, and returns when its command has been
 /// executed and the `running` record is in place.
@@ -97,7 +102,7 @@ wire_struct!(Order { spec, log, running, exit, open_stdin, exit_command, environ
 /// As [`crate::spawn`], and when the log or a record cannot be written. No
 /// shim stays behind then.
 pub fn start(shim: ShimSpec) -> Result<Started> {
-    let ShimSpec { spec, log, running, exit, open_stdin, exit_command, keep } = shim;
+    let ShimSpec { spec, log, running, exit, open_stdin, exit_command, keep, farewell } = shim;
     let program = find_helper()?;
     let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
         .cannot(|| "open /dev/null")?;
@@ -115,8 +120,11 @@ pub fn start(shim: ShimSpec) -> Result<Started> {
     let bytes = |text: OsString| Bytes(text.into_encoded_bytes());
     let environment =
         std::env::vars_os().map(|(name, value)| (bytes(name), bytes(value))).collect();
-    let order = Order { spec, log, running, exit, open_stdin, exit_command, environment };
-    ours.send(&Message::Descriptor(keep)).cannot(|| "hand a descriptor to the shim")?;
+    let farewell = Bytes(farewell.as_bytes().to_vec());
+    let order = Order { spec, log, running, exit, open_stdin, exit_command, environment, farewell };
+    for descriptor in keep {
+        ours.send(&Message::Descriptor(descriptor)).cannot(|| "hand a descriptor to the shim")?;
+    }
     ours.send(&Message::Plan(crate::wire::encode(&order))).cannot(|| "instruct the shim")?;
     let mut warnings = Vec::new();
     let result = loop {

@@ -13,6 +13,7 @@ use super::{Order, record};
 use crate::error::{Context as _, Error, Result};
 use crate::init::inherited_channel;
 use crate::log::LogWriter;
+use crate::netlink::{Messages, Socket};
 use crate::spawn::{Channel, Message, Sandboxed, Stdio, Stream, find_start_time_of, spawn};
 use crate::sys;
 
@@ -72,6 +73,11 @@ fn serve(channel: &mut Channel) -> Result<()> {
     // Removes the control group.
     drop(sandbox);
     drop(log);
+    if !shim.farewell.0.is_empty() {
+        // What cannot be said now, the next command says.
+        let farewell = Messages::from_bytes(shim.farewell.0.clone());
+        Socket::netfilter().and_then(|mut socket| socket.request(&farewell)).ok();
+    }
     // Whoever reads the record may remove the container at once.
     drop(keep);
     end.write(process, exit, oom_killed, now())
@@ -80,11 +86,11 @@ fn serve(channel: &mut Channel) -> Result<()> {
     Ok(())
 }
 
-fn instructions(channel: &mut Channel) -> Result<(Order, Option<OwnedFd>)> {
-    let mut keep = None;
+fn instructions(channel: &mut Channel) -> Result<(Order, Vec<OwnedFd>)> {
+    let mut keep = Vec::new();
     loop {
         match channel.receive().cannot(|| "read the instructions")? {
-            Some(Message::Descriptor(fd)) => keep = Some(fd),
+            Some(Message::Descriptor(fd)) => keep.push(fd),
             Some(Message::Plan(bytes)) => {
                 return Ok((
                     crate::wire::decode(&bytes).cannot(|| "understand the instructions")?,

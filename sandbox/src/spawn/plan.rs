@@ -30,7 +30,8 @@ pub(crate) struct Plan {
 /// Which sandbox a process is in.
 #[derive(Debug)]
 pub(crate) enum Enter {
-    /// A new one, whose namespaces the helper was born in.
+    /// A new one, whose namespaces the helper was born in. Where it shares the
+    /// network of a process, the pidfd of that one is sent before the plan.
     New {
         /// The root file system.
         root: Root,

@@ -11,6 +11,7 @@ use super::{Channel, Enter, Message, Plan, Running, Sandboxed, find_start_time_o
 use crate::caps;
 use crate::cgroup::{self, Cgroup};
 use crate::error::{Context as _, Error, Result};
+use crate::netlink;
 use crate::seccomp;
 use crate::spec::{Network, Process, Root, Spec};
 use crate::stubs::Stub;
@@ -84,7 +85,7 @@ pub fn spawn(spec: &Spec, stdio: Stdio) -> Result<Sandboxed> {
         root @ (Root::Overlay { .. } | Root::Directory { .. }) => Enter::New {
             root: root.clone(),
             mounts: spec.mounts.clone(),
-            network: spec.network,
+            network: spec.network.clone(),
             hostname: spec.hostname.clone(),
             cgroups: cgroup.as_ref().map(Cgroup::mounts).unwrap_or_default(),
             devices_guarded: cgroup.as_ref().is_some_and(Cgroup::guards_devices),
@@ -103,7 +104,12 @@ pub fn spawn(spec: &Spec, stdio: Stdio) -> Result<Sandboxed> {
         filter_speculation: filter.speculation,
     };
     let unified = cgroup.as_ref().and_then(Cgroup::unified);
-    let started = start(&plan, namespaces, unified, None, &stdio);
+    let shared = match spec.network {
+        Network::Shared { pid, start_time } => Running { pid, start_time }.open().map(Some),
+        Network::Host | Network::None | Network::Bridged { .. } => Ok(None),
+    };
+    let started =
+        shared.and_then(|shared| start(&plan, namespaces, unified, shared.as_ref(), &stdio));
     // The cgroup is removed on failure, too; what remains is left to `sweep`.
     let started = started.inspect_err(|_| {
         if let Some(cgroup) = &cgroup {
@@ -126,8 +132,8 @@ fn namespaces(spec: &Spec) -> i32 {
     }
     let own = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC;
     match spec.network {
-        Network::Host => own,
-        Network::None => own | libc::CLONE_NEWNET,
+        Network::Host | Network::Shared { .. } => own,
+        Network::None | Network::Bridged { .. } => own | libc::CLONE_NEWNET,
     }
 }
 
@@ -138,7 +144,9 @@ fn chroot(spec: &Spec, root: &Path) -> Result<Enter> {
         return Err(Error::invalid("nothing can be mounted in a chroot"));
     }
     match spec.network {
-        Network::None => Err(Error::invalid("a chroot has the network of the host")),
+        Network::None | Network::Bridged { .. } | Network::Shared { .. } => {
+            Err(Error::invalid("a chroot has the network of the host"))
+        }
         Network::Host => Ok(Enter::Chroot { root: root.to_owned() }),
     }
 }
@@ -259,7 +267,12 @@ fn start(
     })
     .map_err(|source| clone_failed(source, namespaces))?;
     drop(theirs);
-    converse(ours, plan, target, pid, pidfd)
+    let guard = Unreaped::new(pidfd);
+    // Meanwhile the helper is executed; it waits for its plan.
+    if let Enter::New { network: Network::Bridged { links }, .. } = &plan.enter {
+        netlink::connect(links, pid)?;
+    }
+    converse(ours, plan, target, pid, guard)
 }
 
 fn clone_failed(source: std::io::Error, namespaces: i32) -> Error {
@@ -278,9 +291,8 @@ fn converse(
     plan: &Plan,
     target: Option<&OwnedFd>,
     pid: u32,
-    pidfd: OwnedFd,
+    guard: Unreaped,
 ) -> Result<Started> {
-    let guard = Unreaped::new(pidfd);
     if let Some(target) = target {
         let target = target.try_clone().cannot(|| "copy a descriptor")?;
         channel.send(&Message::Descriptor(target)).ok();

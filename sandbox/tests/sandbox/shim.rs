@@ -18,7 +18,8 @@ fn shim(spec: Spec, directory: &Path, exit_command: &[&str]) -> ShimSpec {
         exit: directory.join("exit"),
         open_stdin: false,
         exit_command: exit_command.iter().map(ToString::to_string).collect(),
-        keep: OwnedFd::from(fs::File::open("/dev/null").unwrap()),
+        keep: vec![OwnedFd::from(fs::File::open("/dev/null").unwrap())],
+        farewell: sandbox::netlink::Messages::new(),
     }
 }
 

@@ -62,7 +62,9 @@ impl<'a> Dressed<'a> {
     pub(in crate::solve) fn new(root: &'a PlainRoot, spec: &mut Spec) -> Result<(Self, [Pipe; 2])> {
         match spec.network {
             Network::Host => {}
-            Network::None => return Err(refused("RUN --network=none")),
+            Network::None | Network::Bridged { .. } | Network::Shared { .. } => {
+                return Err(refused("RUN --network=none"));
+            }
         }
         if spec.privileged {
             return Err(refused("RUN --security=insecure"));

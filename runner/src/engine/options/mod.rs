@@ -3,6 +3,8 @@
 
 mod environment;
 mod mount;
+mod network;
+mod publish;
 mod security;
 mod signal;
 mod size;
@@ -11,7 +13,9 @@ mod ulimit;
 pub use environment::{EnvEntry, Label, merge_environment, parse_env_file};
 pub(crate) use mount::inside;
 pub use mount::{Bind, MountRequest, Tmpfs};
-pub use security::{Capability, NetworkMode, PullPolicy, SeccompChoice, SecurityOption};
+pub use network::{ExtraHost, HostAddress, NetworkMode};
+pub use publish::{ContainerPort, Protocol, Publish, PublishedPort};
+pub use security::{Capability, PullPolicy, SeccompChoice, SecurityOption};
 pub use signal::Signal;
 pub use size::{Bytes, Cpus, PidsLimit, SwapLimit};
 pub use ulimit::Ulimit;

@@ -1,7 +1,6 @@
 //! Options that choose from a closed set: capabilities, `--security-opt`,
-//! `--network`, `--pull`.
+//! `--pull`.
 
-use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -78,38 +77,6 @@ impl FromStr for SecurityOption {
     }
 }
 
-/// The network a container sees.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum NetworkMode {
-    /// The host's own interfaces and ports.
-    #[default]
-    Host,
-    /// Only a loopback interface of its own.
-    None,
-}
-
-impl FromStr for NetworkMode {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "host" => Ok(Self::Host),
-            "none" => Ok(Self::None),
-            _ => Err(format!("no network \"{text}\"; there are host and none")),
-        }
-    }
-}
-
-impl fmt::Display for NetworkMode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Host => "host",
-            Self::None => "none",
-        })
-    }
-}
-
 /// When to ask the registry for an image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PullPolicy {
@@ -170,11 +137,6 @@ mod tests {
 
     #[test]
     fn closed_sets_refuse_other_words() {
-        assert_eq!("none".parse(), Ok(NetworkMode::None));
-        assert_eq!(
-            "no network \"bridge\"; there are host and none".to_owned(),
-            "bridge".parse::<NetworkMode>().unwrap_err()
-        );
         assert_eq!("always".parse(), Ok(PullPolicy::Always));
         assert!("Always".parse::<PullPolicy>().is_err());
     }
