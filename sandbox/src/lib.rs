@@ -20,10 +20,13 @@
 //!   root by descriptor and never by a path of the host.
 //! - The helper inside a sandbox cannot be inspected (it is not dumpable) and
 //!   cannot be overwritten (it is a sealed copy).
+//! - Devices, addresses and names of a sandbox's network end with it: whoever
+//!   stays with it holds them.
 //! - Between clone and exec nothing allocates; the caller may have threads.
 
 mod caps;
 pub mod cgroup;
+pub mod dns;
 mod error;
 mod init;
 pub mod log;

@@ -9,6 +9,8 @@
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
+use crate::dns::Resolver;
+
 /// A sandbox to be started by [`crate::spawn`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Spec {
@@ -171,6 +173,9 @@ pub enum Network {
         /// Its devices beside the loopback device. The first one with a
         /// gateway leads out.
         links: Vec<Link>,
+        /// Who answers questions about names at [`crate::dns::ADDRESS`]; none
+        /// leaves them to whoever the sandbox asks.
+        resolver: Option<Box<Resolver>>,
     },
     /// The network namespace of a process that runs.
     Shared {

@@ -6,7 +6,7 @@
 //! checked, so that a mismatch of builds is an error and not nonsense.
 
 use std::ffi::OsString;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::PathBuf;
 
@@ -69,6 +69,15 @@ impl Wire for Ipv4Addr {
     }
     fn get(input: &mut &[u8]) -> Result<Self, Malformed> {
         Ok(Self::from_bits(u32::get(input)?))
+    }
+}
+
+impl Wire for IpAddr {
+    fn put(&self, out: &mut Vec<u8>) {
+        self.to_string().put(out);
+    }
+    fn get(input: &mut &[u8]) -> Result<Self, Malformed> {
+        String::get(input)?.parse().map_err(|_| Malformed)
     }
 }
 
@@ -156,6 +165,15 @@ impl<T: Wire> Wire for Option<T> {
     }
 }
 
+impl<T: Wire> Wire for Box<T> {
+    fn put(&self, out: &mut Vec<u8>) {
+        T::put(self, out);
+    }
+    fn get(input: &mut &[u8]) -> Result<Self, Malformed> {
+        T::get(input).map(Self::new)
+    }
+}
+
 impl<T: Wire> Wire for Vec<T> {
     fn put(&self, out: &mut Vec<u8>) {
         put_length(self.len(), out);
@@ -210,6 +228,7 @@ pub(crate) use {wire_enum, wire_struct};
 
 mod specs {
     use super::{Bytes, Malformed, Wire, put_length};
+    use crate::dns::Resolver;
     use crate::spec::{
         CgroupSpec, Limits, Link, Mount, MountKind, Network, Process, Resource, Rlimit, Root,
         Seccomp, SecretBytes, Security, Spec,
@@ -250,9 +269,10 @@ mod specs {
     wire_enum!(Network {
         0 => Host,
         1 => None,
-        2 => Bridged { links },
+        2 => Bridged { links, resolver },
         3 => Shared { pid, start_time },
     });
+    wire_struct!(Resolver { domain, members, addresses, base, servers, forwards });
     wire_struct!(Link { name, host_name, bridge, mac, address, prefix, gateway, mtu });
     wire_struct!(Process {
         args,
@@ -307,6 +327,7 @@ mod specs {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dns::Resolver;
     use crate::spec::{
         CgroupSpec, Limits, Link, Mount, MountKind, Network, Resource, Rlimit, Root, Seccomp, Spec,
     };
@@ -343,6 +364,14 @@ mod tests {
                 gateway: Some(Ipv4Addr::new(10, 1, 0, 1)),
                 mtu: 1500,
             }],
+            resolver: Some(Box::new(Resolver {
+                domain: "lab".into(),
+                members: "/m".into(),
+                addresses: "/a".into(),
+                base: Ipv4Addr::new(10, 1, 0, 0),
+                servers: vec!["::1".parse().unwrap()],
+                forwards: true,
+            })),
         };
         spec.hostname = Some("höst".into());
         spec.process.rlimits = vec![Rlimit {

@@ -16,6 +16,8 @@ pub(super) struct RenameArgs {
 pub(super) fn run(args: &RenameArgs, context: &Context) -> anyhow::Result<u8> {
     let engine = context.engine()?;
     let container = engine.containers().find(&args.container)?;
+    let (dir, old) = (container.dir().to_owned(), container.config.name.clone());
     engine.containers().rename(container, &args.name)?;
+    engine.networks().rename(&dir, &old, &args.name)?;
     Ok(0)
 }

@@ -100,6 +100,9 @@ pub struct PlaceConfig {
     pub published: Vec<PublishedPort>,
     /// The ports that the image or the user names, published or not.
     pub exposed: Vec<ContainerPort>,
+    /// Names by which others in the network find it, beside its own.
+    #[serde(default)]
+    pub aliases: Vec<String>,
     /// Whom it asks for names.
     pub resolver: Resolver,
     /// Names it knows without asking.

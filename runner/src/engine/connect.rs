@@ -2,9 +2,10 @@
 
 use sandbox::{Network, Spec};
 
+use super::config::Config;
 use super::containers::Container;
 use super::error::{Error, Result};
-use super::network::{Guest, Membership, resolv_conf};
+use super::network::{Guest, Membership, Place, resolv_conf};
 use super::options::NetworkMode;
 use super::state::Status;
 use super::{Engine, files};
@@ -37,16 +38,31 @@ impl Engine {
                     id: &config.id,
                     dir: container.dir(),
                     address: config.place.address,
+                    names: &names(config),
+                    servers: &config.place.resolver.servers,
                     ports: &config.place.published,
                 };
-                let (link, mut membership, endpoint) =
+                let Place { link, resolver, mut membership, endpoint } =
                     self.networks().join(name, guest, (self.clock)())?;
                 files::write_hosts(container.dir(), config, Some(&endpoint))?;
                 let (_, warning) = resolv_conf(&config.network, &config.place.resolver);
                 membership.warnings.extend(warning);
-                spec.network = Network::Bridged { links: vec![link] };
+                spec.network =
+                    Network::Bridged { links: vec![link], resolver: resolver.map(Box::new) };
                 Ok(membership)
             }
         }
     }
+}
+
+/// Returns the names by which others in its network find a container, its own
+/// first.
+fn names(config: &Config) -> Vec<String> {
+    let mut names = vec![config.name.to_string(), config.id.short().to_owned()];
+    for name in config.place.aliases.iter().chain([&config.hostname]) {
+        if !names.contains(name) {
+            names.push(name.clone());
+        }
+    }
+    names
 }

@@ -9,6 +9,7 @@ mod hostile;
 mod lifecycle;
 mod limits;
 mod mounts;
+mod names;
 mod network;
 mod rootless;
 mod terminal;

@@ -12,9 +12,10 @@ use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 
 use super::{Helper, dev, masks, mount, mounts, root};
 use crate::caps;
+use crate::dns::Sockets;
 use crate::error::{Context as _, Error, Result};
 use crate::netlink;
-use crate::spawn::{Enter, Plan};
+use crate::spawn::{Enter, Message, Plan};
 use crate::spec::Network;
 use crate::sys;
 
@@ -49,6 +50,12 @@ impl Helper {
         };
         // Before /sys is mounted, which shows the devices of a namespace.
         enter_network(network, shared)?;
+        if let Network::Bridged { resolver: Some(_), .. } = network {
+            let Sockets { udp, tcp } = Sockets::open()?;
+            for socket in [OwnedFd::from(udp), OwnedFd::from(tcp)] {
+                self.channel.send(&Message::Socket(socket)).cannot(|| "hand out a socket")?;
+            }
+        }
         // What the host mounts later must not arrive here, nor ours there.
         mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)
             .cannot(|| "make the mounts private")?;
@@ -109,7 +116,7 @@ fn enter_network(network: &Network, shared: Option<&OwnedFd>) -> Result<()> {
                 .cannot(|| "join the network of the other container");
         }
         Network::None => &[][..],
-        Network::Bridged { links } => links,
+        Network::Bridged { links, .. } => links,
     };
     sys::loopback_up().cannot(|| "bring the loopback device up")?;
     netlink::configure(links)?;

@@ -15,6 +15,8 @@ pub(super) struct Answers {
     pub(super) warnings: Vec<String>,
     pub(super) stubs: Vec<Stub>,
     pub(super) terminal: Option<OwnedFd>,
+    /// The sockets at which questions about names arrive.
+    pub(super) sockets: Vec<OwnedFd>,
     /// The process that the helper forked to join a sandbox.
     pub(super) joined: Option<(u32, Unreaped)>,
     /// Whether the command was about to be executed.
@@ -29,6 +31,7 @@ impl Answers {
         let mut answers = Self::default();
         while let Some(message) = channel.receive().cannot(|| "hear from the helper")? {
             match message {
+                Message::Socket(socket) => answers.sockets.push(socket),
                 Message::Warning(text) => answers.warnings.push(text),
                 Message::Stubs(made) => answers.stubs = made,
                 Message::Descriptor(fd) => answers.terminal = Some(fd),

@@ -3,7 +3,7 @@
 //! ```text
 //! frame   = kind (1 byte) · length (4 bytes, little-endian) · payload
 //! caller  → DESCRIPTOR? PLAN
-//! helper  → JOINED? DESCRIPTOR? WARNING* STUBS? then READY or FAILED
+//! helper  → JOINED? SOCKET* DESCRIPTOR? WARNING* STUBS? then READY or FAILED
 //!           after READY: end of file when the command was executed,
 //!           FAILED when the kernel refused it
 //! ```
@@ -63,6 +63,9 @@ pub(crate) enum Message {
     /// A descriptor comes with this: to the helper the pidfd of the process to
     /// join, from it the master of the pseudo-terminal.
     Descriptor(OwnedFd),
+    /// A socket of the sandbox's network comes with this: first that for
+    /// datagrams, then that for connections.
+    Socket(OwnedFd),
 }
 
 /// An [`Error`] as it travels.
@@ -165,6 +168,7 @@ impl Channel {
             Message::Ready => (5, Vec::new(), None),
             Message::Failed(error) => (6, encode(&Failure::of(error)), None),
             Message::Descriptor(fd) => (7, Vec::new(), Some(fd.as_fd())),
+            Message::Socket(fd) => (10, Vec::new(), Some(fd.as_fd())),
             Message::Joined { pid, pidfd } => (9, encode(pid), Some(pidfd.as_fd())),
             Message::Started { pid, start_time } => (8, encode(&(*pid, *start_time)), None),
         };
@@ -267,6 +271,7 @@ impl Channel {
             5 => Message::Ready,
             6 => Message::Failed(decode::<Failure>(payload)?.into_error()),
             7 => Message::Descriptor(self.descriptor()?),
+            10 => Message::Socket(self.descriptor()?),
             9 => Message::Joined { pid: decode(payload)?, pidfd: self.descriptor()? },
             8 => {
                 let (pid, start_time) = decode(payload)?;

@@ -10,6 +10,7 @@ use super::answers::{Answers, Unreaped};
 use super::{Channel, Enter, Message, Plan, Running, Sandboxed, find_start_time_of, open_helper};
 use crate::caps;
 use crate::cgroup::{self, Cgroup};
+use crate::dns::{self, Resolver};
 use crate::error::{Context as _, Error, Result};
 use crate::netlink;
 use crate::seccomp;
@@ -111,14 +112,18 @@ pub fn spawn(spec: &Spec, stdio: Stdio) -> Result<Sandboxed> {
     let started =
         shared.and_then(|shared| start(&plan, namespaces, unified, shared.as_ref(), &stdio));
     // The cgroup is removed on failure, too; what remains is left to `sweep`.
-    let started = started.inspect_err(|_| {
+    let mut started = started.inspect_err(|_| {
         if let Some(cgroup) = &cgroup {
             cgroup.remove().ok();
         }
     })?;
     // The sandbox has its copies now: pipes end when it lets go of them.
     drop(stdio);
+    let sockets = std::mem::take(&mut started.sockets);
     let mut sandboxed = started.into_sandboxed(cgroup, warnings);
+    if let Network::Bridged { resolver: Some(resolver), .. } = &spec.network {
+        dns::start(Resolver::clone(resolver), sockets)?;
+    }
     if let Root::Chroot { .. } = spec.root {
         // The helper kills the others before it ends.
         sandboxed.ends_by = libc::SIGTERM;
@@ -215,6 +220,7 @@ struct Started {
     pid: u32,
     pidfd: OwnedFd,
     terminal: Option<OwnedFd>,
+    sockets: Vec<OwnedFd>,
     warnings: Vec<String>,
     stubs: Vec<Stub>,
 }
@@ -269,7 +275,7 @@ fn start(
     drop(theirs);
     let guard = Unreaped::new(pidfd);
     // Meanwhile the helper is executed; it waits for its plan.
-    if let Enter::New { network: Network::Bridged { links }, .. } = &plan.enter {
+    if let Enter::New { network: Network::Bridged { links, .. }, .. } = &plan.enter {
         netlink::connect(links, pid)?;
     }
     converse(ours, plan, target, pid, guard)
@@ -311,7 +317,7 @@ fn converse(
     if !answers.ready {
         return Err(Error::HelperDied { exit: guard.end() });
     }
-    let Answers { warnings, stubs, terminal, joined, .. } = answers;
+    let Answers { warnings, stubs, terminal, sockets, joined, .. } = answers;
     let (pid, pidfd) = match joined {
         Some((pid, pidfd)) => {
             // The helper has forked, and is done.
@@ -320,5 +326,5 @@ fn converse(
         }
         None => (pid, guard.keep()),
     };
-    Ok(Started { pid, pidfd, terminal, warnings, stubs })
+    Ok(Started { pid, pidfd, terminal, sockets, warnings, stubs })
 }

@@ -1,17 +1,20 @@
 //! Joining containers to a network, and who is in it.
 
-use std::net::Ipv4Addr;
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use sandbox::Link;
+use sandbox::dns::Resolver;
 
 use super::config::{NetworkConfig, mac_of, mac_text};
 use super::device::allow_forwarding;
 use super::endpoint::{Endpoint, Membership, PortBinding};
 use super::rules::{Obstacle, Published, Rules, withdrawal};
 use super::{DEFAULT, NetworkRequest, Networks, ports};
-use crate::engine::error::{Error, Result};
+use crate::engine::containers::make_private_dir;
+use crate::engine::error::{Error, IoContext as _, Result};
 use crate::engine::id::{ContainerId, random_bytes};
 use crate::engine::name::Name;
 use crate::engine::options::PublishedPort;
@@ -30,8 +33,25 @@ pub struct Guest<'a> {
     pub dir: &'a Path,
     /// The address it is to have; any otherwise.
     pub address: Option<Ipv4Addr>,
+    /// Its names for others in the network, its own first.
+    pub names: &'a [String],
+    /// Whom it is to ask for other names; empty is whoever the host asks.
+    pub servers: &'a [IpAddr],
     /// Its ports that are to be published.
     pub ports: &'a [PublishedPort],
+}
+
+/// A container's place in a network.
+#[derive(Debug)]
+pub struct Place {
+    /// The device it is to have.
+    pub link: Link,
+    /// Who answers its questions about names.
+    pub resolver: Option<Resolver>,
+    /// What is held for it.
+    pub membership: Membership,
+    /// Where it is reached.
+    pub endpoint: Endpoint,
 }
 
 /// A running container in a network.
@@ -46,19 +66,13 @@ pub struct Member {
 }
 
 impl Networks {
-    /// Gives a container that is about to start its place in a network: the
-    /// device it is to have, what is held for it, and where it is reached.
+    /// Gives a container that is about to start its place in a network.
     ///
     /// # Errors
     ///
     /// [`Error::NetworkUnknown`], [`Error::PortInUse`], [`Error::AddressInUse`],
     /// and when the kernel refuses. Nothing is held then.
-    pub fn join(
-        &self,
-        name: &Name,
-        guest: Guest<'_>,
-        now: Timestamp,
-    ) -> Result<(Link, Membership, Endpoint)> {
+    pub fn join(&self, name: &Name, guest: Guest<'_>, now: Timestamp) -> Result<Place> {
         let _guard = self.lock()?;
         let mut config = match self.load(name)? {
             Some(config) => config,
@@ -94,6 +108,7 @@ impl Networks {
             ports: published.iter().map(binding).collect(),
         };
         endpoint.write(guest.dir)?;
+        let resolver = self.resolver(&config, guest, address)?;
         let link = Link {
             name: DEVICE.to_owned(),
             host_name: host_name(guest.id)?,
@@ -104,7 +119,51 @@ impl Networks {
             gateway: (!config.internal).then_some(config.gateway),
             mtu: config.mtu,
         };
-        Ok((link, membership, endpoint))
+        Ok(Place { link, resolver, membership, endpoint })
+    }
+
+    /// Makes a container known to others by its names, and returns who tells it
+    /// theirs. In [`DEFAULT`] there are none, as with docker.
+    fn resolver(
+        &self,
+        config: &NetworkConfig,
+        guest: Guest<'_>,
+        address: Ipv4Addr,
+    ) -> Result<Option<Resolver>> {
+        if config.name.as_str() == DEFAULT {
+            return Ok(None);
+        }
+        let dir = self.dir(&config.name);
+        let members = dir.join("members");
+        make_private_dir(&members)?;
+        write_names(&members, address, guest.names)?;
+        Ok(Some(Resolver {
+            domain: config.name.to_string(),
+            members,
+            addresses: dir.join("addresses"),
+            base: config.subnet.base(),
+            servers: guest.servers.to_vec(),
+            forwards: !config.internal,
+        }))
+    }
+
+    /// Makes a running container known by another name instead of `old`.
+    ///
+    /// # Errors
+    ///
+    /// When the file with its names cannot be written.
+    pub fn rename(&self, dir: &Path, old: &Name, new: &Name) -> Result<()> {
+        let Some(endpoint) = Endpoint::read(dir)? else { return Ok(()) };
+        let members = self.dir(&endpoint.network).join("members");
+        let path = members.join(endpoint.address.to_string());
+        let Ok(text) = fs::read_to_string(&path) else { return Ok(()) };
+        let mut names: Vec<String> = text.lines().map(str::to_owned).collect();
+        // Somebody else may have the address by now.
+        if names.first().map(String::as_str) != Some(old.as_str()) {
+            return Ok(());
+        }
+        names[0] = new.to_string();
+        write_names(&members, endpoint.address, &names)
     }
 
     /// Takes the address that a container is to have: the one asked for, or the
@@ -201,6 +260,14 @@ impl Networks {
 fn host_name(id: &ContainerId) -> Result<String> {
     let [one, two] = random_bytes()?;
     Ok(format!("rr-{}{one:02x}{two:02x}", &id.short()[..8]))
+}
+
+/// Writes the names of who has an address, all of them or none.
+fn write_names(members: &Path, address: Ipv4Addr, names: &[String]) -> Result<()> {
+    let path = members.join(address.to_string());
+    let temporary = members.join(format!(".{address}"));
+    fs::write(&temporary, names.join("\n") + "\n").doing("write", &temporary)?;
+    fs::rename(&temporary, &path).doing("write", &path)
 }
 
 fn binding(port: &Published) -> PortBinding {

@@ -5,7 +5,8 @@
 //! ├── .lock                   taken while networks, rules and places change
 //! └── <name>/
 //!     ├── config.json         device, addresses: without it there is no network
-//!     └── addresses           a lock on byte n is the address with number n
+//!     ├── addresses           a lock on byte n is the address with number n
+//!     └── members/<address>   the names of who has or had it, one a line
 //!
 //!              host                             container
 //! eth0 ── rules (`ip rrun`) ── rrun0 ── rr-… ═══ eth0      a pair of devices that
@@ -51,7 +52,7 @@ use addresses::Addresses;
 pub use config::{NetworkConfig, VERSION, mac_of, mac_text};
 use device::Devices;
 pub use endpoint::{Endpoint, Membership, PortBinding};
-pub use members::{Guest, Member};
+pub use members::{Guest, Member, Place};
 pub use resolver::{Resolver, resolv_conf};
 use rules::Rules;
 pub use subnet::Subnet;

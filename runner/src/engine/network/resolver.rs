@@ -7,6 +7,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::DEFAULT;
 use super::subnet::Subnet;
 use crate::engine::options::NetworkMode;
 
@@ -42,6 +43,11 @@ pub fn resolv_conf(network: &NetworkMode, asked: &Resolver) -> (String, Option<S
         // It is that of the other container.
         NetworkMode::Container(_) => (String::new(), None),
         NetworkMode::Host | NetworkMode::None => (merge(&read(HOST), asked).0, None),
+        // The container's own, which asks those that were given.
+        NetworkMode::Named(name) if name.as_str() != DEFAULT => {
+            let servers = vec![sandbox::dns::ADDRESS.into()];
+            (merge(&read(HOST), &Resolver { servers, ..asked.clone() }).0, None)
+        }
         NetworkMode::Named(_) => {
             let mut text = read(HOST);
             if asked.servers.is_empty() && reachable(&text).is_empty() {

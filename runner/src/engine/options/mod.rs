@@ -13,7 +13,7 @@ mod ulimit;
 pub use environment::{EnvEntry, Label, merge_environment, parse_env_file};
 pub(crate) use mount::inside;
 pub use mount::{Bind, MountRequest, Tmpfs};
-pub use network::{ExtraHost, HostAddress, NetworkMode};
+pub use network::{ExtraHost, HostAddress, HostName, NetworkMode};
 pub use publish::{ContainerPort, Protocol, Publish, PublishedPort};
 pub use security::{Capability, PullPolicy, SeccompChoice, SecurityOption};
 pub use signal::Signal;

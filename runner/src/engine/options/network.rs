@@ -85,6 +85,24 @@ impl From<NetworkMode> for String {
     }
 }
 
+/// A name of a host, as it may stand in files and questions about names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostName(pub String);
+
+impl FromStr for HostName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let is_name = (1..=253).contains(&text.len())
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte));
+        if is_name {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(format!("\"{text}\" is not the name of a host"))
+        }
+    }
+}
+
 /// A name that a container knows without asking, from `--add-host`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExtraHost {
@@ -111,17 +129,13 @@ impl FromStr for ExtraHost {
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || format!("\"{text}\" is not NAME:ADDRESS");
         let (name, address) = text.split_once([':', '=']).ok_or_else(wrong)?;
-        let is_name = !name.is_empty()
-            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte));
-        if !is_name {
-            return Err(format!("\"{name}\" is not the name of a host"));
-        }
+        let HostName(name) = name.parse()?;
         let inner = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
         let address = match inner.unwrap_or(address) {
             "host-gateway" => HostAddress::Gateway,
             address => HostAddress::Ip(address.parse().map_err(|_| wrong())?),
         };
-        Ok(Self { name: name.to_owned(), address })
+        Ok(Self { name, address })
     }
 }
 
