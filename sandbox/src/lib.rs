@@ -45,7 +45,7 @@ pub use caps::NAMES as CAPABILITIES;
 pub use error::{Error, Result};
 pub use init::main as init_main;
 pub use spawn::{
-    Exit, Killer, Running, Sandboxed, Stdio, Stream, exec, exec_detached, send_signal, spawn,
+    Exit, Killer, Running, Sandboxed, Stdio, Stream, exec, exec_detached, hold, send_signal, spawn,
 };
 pub use spec::{
     CgroupSpec, Limits, Link, Mount, MountKind, Network, Process, Resource, Rlimit, Root, Seccomp,

@@ -1,6 +1,7 @@
 //! The command line: arguments in, one engine call, results on stdout, and
 //! errors on stderr as `error: what: why` with a hint where one helps.
 
+mod cp;
 mod exec;
 mod filter;
 mod images;
@@ -63,6 +64,7 @@ enum Command {
     Ps(ps::PsArgs),
     Logs(logs::LogsArgs),
     Exec(exec::ExecArgs),
+    Cp(cp::CpArgs),
     Stop(stop::StopArgs),
     Kill(stop::KillArgs),
     Pause(pause::PauseArgs),
@@ -129,6 +131,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Ps(args) => ps::run(&args, &context),
         Command::Logs(args) => logs::run(&args, &context),
         Command::Exec(args) => exec::run(args, &context),
+        Command::Cp(args) => cp::run(&args, &context),
         Command::Stop(args) => stop::stop(&args, &context),
         Command::Kill(args) => stop::kill(&args, &context),
         Command::Pause(args) => pause::pause(&args, &context),

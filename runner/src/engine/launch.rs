@@ -91,13 +91,9 @@ impl Engine {
             .own()?
             .ok_or_else(|| Error::StillRunning { container: container.config.name.to_string() })?;
         let config = &container.config;
-        let layers = &config.image.layers;
-        let snapshot = self.store().pinned_snapshot(layers)?.ok_or_else(|| Error::Invalid {
-            what: format!("the layers of container {} are not in the store", config.name),
-        })?;
         // What an earlier start has left must not share the writable layer.
         cgroup::destroy(&config.id)?;
-        let spec = self.describe(container.dir(), config, &snapshot)?;
+        let spec = self.describe_again(&container)?;
         if config.remove {
             ownership.note_removal(&container)?;
         }
@@ -108,6 +104,16 @@ impl Engine {
             ownership: Some(ownership),
             spec,
         }))
+    }
+
+    /// Describes the sandbox of a container that was made before.
+    pub(crate) fn describe_again(&self, container: &Container) -> Result<Spec> {
+        let config = &container.config;
+        let snapshot = self.store().pinned_snapshot(&config.image.layers)?;
+        let snapshot = snapshot.ok_or_else(|| Error::Invalid {
+            what: format!("the layers of container {} are not in the store", config.name),
+        })?;
+        self.describe(container.dir(), config, &snapshot)
     }
 
     /// Writes a container's own files and describes its sandbox.

@@ -8,6 +8,7 @@
 pub mod attach;
 pub mod config;
 pub mod containers;
+pub mod copy;
 pub mod exec;
 pub mod files;
 pub mod id;
@@ -23,6 +24,7 @@ pub mod pause;
 pub mod process;
 pub mod pump;
 pub mod request;
+pub mod root;
 pub mod session;
 pub mod signals;
 pub mod spec;
@@ -31,6 +33,7 @@ pub mod stop;
 pub mod terminal;
 pub mod timestamp;
 pub mod top;
+pub mod transfer;
 pub mod volume;
 
 mod cgroup;

@@ -3,6 +3,7 @@
 
 mod background;
 mod basics;
+mod copy;
 mod faults;
 mod harness;
 mod hostile;

@@ -30,7 +30,9 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::process::ExitCode;
 
 use rustix::fs::{Mode, OFlags};
-use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+use rustix::process::{
+    DumpableBehavior, Signal, set_dumpable_behavior, set_parent_process_death_signal,
+};
 
 use crate::error::{Context as _, Error, Result};
 use crate::spawn::{Channel, Enter, Message, Plan};
@@ -103,7 +105,7 @@ impl Helper {
                 open_root()?
             }
         };
-        self.run(&plan, &root)
+        if plan.holds { self.hold() } else { self.run(&plan, &root) }
     }
 
     fn instructions(&mut self) -> Result<(Plan, Option<OwnedFd>)> {
@@ -118,6 +120,23 @@ impl Helper {
                 }
                 Some(_) | None => return Err(Error::invalid("the helper got no instructions")),
             }
+        }
+    }
+
+    /// Stays until it is killed, so that others can look at the root.
+    fn hold(&mut self) -> Result<ExitCode> {
+        // Nothing of the image runs here that could look into this process.
+        set_dumpable_behavior(DumpableBehavior::Dumpable).cannot(|| "be looked at")?;
+        set_parent_process_death_signal(Some(Signal::KILL)).cannot(|| "follow the caller's end")?;
+        self.report_ready()?;
+        if run::is_hung_up(self.channel.as_fd()) {
+            // The caller ended before it was in force.
+            return Ok(ExitCode::from(125));
+        }
+        self.channel.close();
+        loop {
+            // Every signal is blocked but the one that kills.
+            crate::sys::wait_signal().cannot(|| "wait for the end")?;
         }
     }
 

@@ -14,4 +14,4 @@ pub(crate) use helper::{find as find_helper, open as open_helper};
 pub(crate) use plan::{CgroupMount, Enter, Plan};
 pub use running::Running;
 pub(crate) use running::find_start_time_of;
-pub use start::{Stdio, Stream, exec, exec_detached, spawn};
+pub use start::{Stdio, Stream, exec, exec_detached, hold, spawn};

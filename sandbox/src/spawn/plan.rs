@@ -15,6 +15,8 @@ pub(crate) struct Plan {
     pub(crate) process: Process,
     /// Whether it is killed when the caller ends.
     pub(crate) die_with_parent: bool,
+    /// Whether nothing is executed: the helper stays until it is killed.
+    pub(crate) holds: bool,
     /// The files of control groups that the process writes itself to.
     pub(crate) attach: Vec<PathBuf>,
     /// The capabilities that remain, as a bit set.
@@ -71,6 +73,7 @@ wire_struct!(Plan {
     enter,
     process,
     die_with_parent,
+    holds,
     attach,
     capabilities,
     filter,

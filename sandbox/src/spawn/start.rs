@@ -61,6 +61,21 @@ impl Stdio {
 /// See [`Error`]; [`Error::exit_code`] tells 125, 126 and 127 apart. Nothing
 /// is left behind.
 pub fn spawn(spec: &Spec, stdio: Stdio) -> Result<Sandboxed> {
+    spawn_or_hold(spec, stdio, false)
+}
+
+/// Makes a sandbox in which nothing is executed, and returns when everything in
+/// it is mounted: for looking at its files through `/proc/PID/root`. It ends
+/// when the value is dropped, at the latest with the calling thread.
+///
+/// # Errors
+///
+/// As [`spawn`].
+pub fn hold(spec: &Spec) -> Result<Sandboxed> {
+    spawn_or_hold(spec, Stdio::null(), true)
+}
+
+fn spawn_or_hold(spec: &Spec, stdio: Stdio, holds: bool) -> Result<Sandboxed> {
     if !matches!(spec.root, Root::Chroot { .. }) {
         crate::rootless::require_namespaces()?;
     }
@@ -98,6 +113,7 @@ pub fn spawn(spec: &Spec, stdio: Stdio) -> Result<Sandboxed> {
         enter,
         process: without_security(&spec.process),
         die_with_parent: spec.die_with_parent,
+        holds,
         attach: cgroup.as_ref().map(Cgroup::attach_files).unwrap_or_default(),
         capabilities,
         filter: filter.instructions,
@@ -188,6 +204,7 @@ fn join(
         enter: Enter::Join { pid: target.pid },
         process: without_security(process),
         die_with_parent,
+        holds: false,
         attach: cgroup::attach_files_of(target.pid)?,
         capabilities,
         filter: filter.instructions,
