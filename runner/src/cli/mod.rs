@@ -2,6 +2,7 @@
 //! errors on stderr as `error: what: why` with a hint where one helps.
 
 mod cp;
+mod diff;
 mod exec;
 mod filter;
 mod images;
@@ -17,6 +18,7 @@ mod report;
 mod rm;
 mod run;
 mod start;
+mod stats;
 mod stop;
 mod table;
 mod template;
@@ -65,6 +67,8 @@ enum Command {
     Logs(logs::LogsArgs),
     Exec(exec::ExecArgs),
     Cp(cp::CpArgs),
+    Diff(diff::DiffArgs),
+    Stats(stats::StatsArgs),
     Stop(stop::StopArgs),
     Kill(stop::KillArgs),
     Pause(pause::PauseArgs),
@@ -132,6 +136,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Logs(args) => logs::run(&args, &context),
         Command::Exec(args) => exec::run(args, &context),
         Command::Cp(args) => cp::run(&args, &context),
+        Command::Diff(args) => diff::run(&args, &context),
+        Command::Stats(args) => stats::run(&args, &context),
         Command::Stop(args) => stop::stop(&args, &context),
         Command::Kill(args) => stop::kill(&args, &context),
         Command::Pause(args) => pause::pause(&args, &context),

@@ -9,6 +9,7 @@ pub mod attach;
 pub mod config;
 pub mod containers;
 pub mod copy;
+pub mod diff;
 pub mod exec;
 pub mod files;
 pub mod id;
@@ -34,6 +35,7 @@ pub mod terminal;
 pub mod timestamp;
 pub mod top;
 pub mod transfer;
+pub mod usage;
 pub mod volume;
 
 mod cgroup;

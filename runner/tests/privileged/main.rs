@@ -3,6 +3,7 @@
 
 mod background;
 mod basics;
+mod changes;
 mod copy;
 mod faults;
 mod harness;
