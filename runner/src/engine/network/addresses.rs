@@ -69,8 +69,24 @@ impl Addresses {
     ///
     /// When the file cannot be opened or asked.
     pub(super) fn is_taken(&self, address: Ipv4Addr) -> Result<bool> {
-        let Some(number) = self.subnet.number(address) else { return Ok(false) };
-        let mut range = range(number);
+        match self.subnet.number(address) {
+            Some(number) => self.is_locked(range(number)),
+            None => Ok(false),
+        }
+    }
+
+    /// Tells whether somebody has any address, be it that he is only about to
+    /// start.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be opened or asked.
+    pub(super) fn are_taken(&self) -> Result<bool> {
+        // Without a length it reaches to the end.
+        self.is_locked(libc::flock { l_len: 0, ..range(0) })
+    }
+
+    fn is_locked(&self, mut range: libc::flock) -> Result<bool> {
         let file = self.open()?;
         fcntl(&file, FcntlArg::F_OFD_GETLK(&mut range)).doing("ask for locks of", &self.path)?;
         Ok(i32::from(range.l_type) != libc::F_UNLCK)
@@ -122,12 +138,14 @@ mod tests {
         let address = Ipv4Addr::new(10, 5, 0, 9);
         let held = addresses.take(address).unwrap().unwrap();
         assert!(addresses.is_taken(address).unwrap());
+        assert!(addresses.are_taken().unwrap());
         assert!(addresses.take(address).unwrap().is_none());
         let copy = held.try_clone().unwrap();
         drop(held);
         assert!(addresses.is_taken(address).unwrap(), "a copy keeps it");
         drop(copy);
         assert!(!addresses.is_taken(address).unwrap());
+        assert!(!addresses.are_taken().unwrap());
         assert!(addresses.take(address).unwrap().is_some());
     }
 

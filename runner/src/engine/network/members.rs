@@ -88,7 +88,10 @@ impl Networks {
         membership.held.extend(sockets);
         let mut rules = Rules::open()?;
         if rules.is_there()? {
-            self.sweep_rules(&mut rules)?;
+            // What others have left is no reason not to start.
+            if let Err(error) = self.sweep_rules(&mut rules) {
+                tracing::warn!(%error, "ports of killed programs are still published");
+            }
         } else {
             self.make_rules(&mut rules)?;
         }
@@ -98,7 +101,10 @@ impl Networks {
             membership.withdrawal = withdrawal(&published);
         }
         membership.warnings.extend(allow_forwarding());
-        membership.warnings.extend(rules.obstacles()?.iter().map(Obstacle::warning));
+        match rules.obstacles() {
+            Ok(obstacles) => membership.warnings.extend(obstacles.iter().map(Obstacle::warning)),
+            Err(error) => tracing::warn!(%error, "other tables of the packet filter are not known"),
+        }
         let endpoint = Endpoint {
             network: config.name.clone(),
             address,

@@ -172,6 +172,10 @@ impl Networks {
                 container: member.name.to_string(),
             });
         }
+        if self.addresses(network).are_taken()? {
+            let (name, container) = (network.name.clone(), "that is just starting".to_owned());
+            return Err(Error::NetworkInUse { name, container });
+        }
         Devices::open()?.remove_bridge(network)?;
         let dir = self.dir(&network.name);
         let config = dir.join("config.json");
