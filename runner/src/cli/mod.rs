@@ -23,6 +23,7 @@ mod stop;
 mod table;
 mod template;
 mod top;
+mod update;
 mod wait;
 
 use std::ffi::OsString;
@@ -69,6 +70,7 @@ enum Command {
     Cp(cp::CpArgs),
     Diff(diff::DiffArgs),
     Stats(stats::StatsArgs),
+    Update(update::UpdateArgs),
     Stop(stop::StopArgs),
     Kill(stop::KillArgs),
     Pause(pause::PauseArgs),
@@ -138,6 +140,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Cp(args) => cp::run(&args, &context),
         Command::Diff(args) => diff::run(&args, &context),
         Command::Stats(args) => stats::run(&args, &context),
+        Command::Update(args) => update::run(&args, &context),
         Command::Stop(args) => stop::stop(&args, &context),
         Command::Kill(args) => stop::kill(&args, &context),
         Command::Pause(args) => pause::pause(&args, &context),

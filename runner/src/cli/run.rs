@@ -18,6 +18,7 @@ use crate::engine::options::{
     Ulimit, parse_env_file,
 };
 use crate::engine::request::Request;
+use crate::engine::update::check_swap;
 use crate::engine::{Engine, image};
 
 use super::{Context, caller_env, pull, report};
@@ -343,18 +344,6 @@ fn settle_network(asked: Option<NetworkMode>, publishes: bool) -> anyhow::Result
     }
     let default = if is_rootless { NetworkMode::Host } else { NetworkMode::bridge() };
     Ok(asked.unwrap_or(default))
-}
-
-fn check_swap(limits: &LimitsConfig) -> anyhow::Result<()> {
-    match (limits.memory, limits.memory_swap) {
-        (None, Some(_)) => bail!("--memory-swap needs --memory as well"),
-        (Some(memory), Some(SwapLimit::Total(total))) if total < memory => {
-            bail!(
-                "--memory-swap ({total}) is memory and swap together: it cannot be less than --memory ({memory})"
-            )
-        }
-        _ => Ok(()),
-    }
 }
 
 /// A file that will hold a container's id. It is made before the container,

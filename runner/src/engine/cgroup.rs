@@ -1,6 +1,8 @@
 //! The control group of a container: it has the container's id in its name,
 //! so that it is found again by whoever cleans up after a crash.
 
+use sandbox::Limits;
+
 use super::error::{Error, Result};
 use super::id::ContainerId;
 
@@ -27,6 +29,11 @@ pub(crate) fn freeze(id: &ContainerId, pid: i32) -> Result<()> {
 /// Lets it go on.
 pub(crate) fn thaw(id: &ContainerId, pid: i32) -> Result<()> {
     sandbox::cgroup::thaw(pid.cast_unsigned(), &name(id)).map_err(Error::Sandbox)
+}
+
+/// Changes its limits; those that are none stay as they are.
+pub(crate) fn update(id: &ContainerId, pid: i32, limits: &Limits) -> Result<()> {
+    sandbox::cgroup::update(pid.cast_unsigned(), &name(id), limits).map_err(Error::Sandbox)
 }
 
 /// Tells whether it is frozen.

@@ -183,6 +183,23 @@ impl Containers {
         ignore_missing(fs::remove_file(&link)).doing("remove", &link)
     }
 
+    /// Changes what was asked of a container, whether it runs or not.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ContainerUnknown`] if it has just been removed, and when its file
+    /// cannot be written.
+    pub fn change(&self, container: &Container, change: impl FnOnce(&mut Config)) -> Result<()> {
+        let _ownership = container.own()?;
+        let _guard = self.lock_names()?;
+        let id = &container.config.id;
+        // Read again: somebody else may have changed something else.
+        let found = self.load(id)?;
+        let mut found = found.ok_or_else(|| Error::ContainerUnknown { text: id.to_string() })?;
+        change(&mut found.config);
+        write_json(&found.dir.join("config.json"), &found.config)
+    }
+
     /// Removes what nobody will: containers that were to go away by themselves
     /// but whose watcher was killed, and directories whose making was cut
     /// short. Returns how many there were.

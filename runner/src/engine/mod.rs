@@ -35,6 +35,7 @@ pub mod terminal;
 pub mod timestamp;
 pub mod top;
 pub mod transfer;
+pub mod update;
 pub mod usage;
 pub mod volume;
 

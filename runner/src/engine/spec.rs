@@ -117,7 +117,12 @@ fn mount(request: &MountRequest) -> Result<Option<Mount>> {
     })
 }
 
-fn limits(config: &LimitsConfig) -> Result<Limits> {
+/// Describes what a container may use up.
+///
+/// # Errors
+///
+/// When a number is larger than any machine.
+pub(crate) fn limits(config: &LimitsConfig) -> Result<Limits> {
     let signed = |bytes: u64| {
         i64::try_from(bytes).map_err(|_| Error::Invalid { what: format!("{bytes} is too much") })
     };

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use crate::harness::Host;
+use crate::harness::{Host, cgroups};
 
 #[test]
 fn privileged_memory_beyond_the_limit_kills() {
@@ -72,4 +72,55 @@ fn privileged_resource_limits_are_as_asked_or_refused() {
     assert_eq!(ulimit(&["--ulimit", "core=0"], "ulimit -c").ok(), "0");
     let error = ulimit(&["--ulimit", "files=3"], "true").fails(125);
     assert!(error.contains("no resource \"files\""), "{error}");
+}
+
+#[test]
+fn privileged_limits_are_changed_while_it_runs_and_for_the_next_start() {
+    let host = Host::new();
+    let limits = ["--memory", "64m", "--pids-limit", "50"];
+    let mut words = vec!["run", "-d", "--name", "box"];
+    words.extend(limits);
+    words.extend(["busybox", "sleep", "1000"]);
+    let id = host.rrun(&words).ok();
+    let memory = || {
+        let files = ["memory.max", "memory.limit_in_bytes"];
+        let read =
+            |dir: &PathBuf| files.iter().find_map(|it| fs::read_to_string(dir.join(it)).ok());
+        cgroups(&id).iter().find_map(read).unwrap().trim().parse::<u64>().unwrap()
+    };
+    assert_eq!(memory(), 64 << 20);
+    let fork = "i=0; while [ $i -lt 30 ]; do sleep 1 & i=$((i+1)); done; echo all";
+    assert_eq!(host.rrun(&["exec", "box", "sh", "-c", fork]).ok(), "all");
+    // Less, and then more than memory and swap together were.
+    let update = |options: &[&str]| {
+        let mut words = vec!["update"];
+        words.extend(options);
+        words.push("box");
+        host.rrun(&words)
+    };
+    assert_eq!(update(&["--memory", "32m", "--pids-limit", "10"]).ok(), "box");
+    assert_eq!(memory(), 32 << 20);
+    // Either the shell cannot start more, or it is not started itself.
+    assert_ne!(host.rrun(&["exec", "box", "sh", "-c", fork]).stdout, "all\n");
+    update(&["--memory", "256m", "--pids-limit", "-1"]).ok();
+    assert_eq!(memory(), 256 << 20);
+    assert_eq!(
+        host.inspect("box", "{{.HostConfig.Memory}} {{.HostConfig.PidsLimit}}"),
+        "268435456 <no value>"
+    );
+    host.rrun(&["stop", "box"]).ok();
+    update(&["--memory", "48m"]).ok();
+    host.rrun(&["start", "box"]).ok();
+    assert_eq!(memory(), 48 << 20);
+
+    let error = update(&["--memory-swap", "16m"]).fails(1);
+    assert!(error.contains("it cannot be less than --memory (48 MiB)"), "{error}");
+    assert!(update(&[]).fails(1).contains("nothing to change was given"));
+    // Where a controller has no group for it, that is said.
+    let outcome = update(&["--cpus", "0.5"]);
+    let words = "it was started without a limit on cpus, so none can be set while it runs";
+    assert!(outcome.code == 0 || outcome.stderr.contains(words), "{outcome:?}");
+    assert_eq!(memory(), 48 << 20);
+    host.rrun(&["rm", "-f", "box"]).ok();
+    host.assert_empty();
 }

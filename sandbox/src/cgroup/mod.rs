@@ -26,6 +26,7 @@ mod freeze;
 mod limits;
 mod position;
 mod remove;
+mod update;
 
 use std::fs;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -37,6 +38,7 @@ pub use freeze::{freeze, is_frozen, thaw};
 use position::Position;
 pub(crate) use position::attach_files_of;
 pub use remove::{sweep, sweep_at};
+pub use update::update;
 
 /// The file by which a thread enters a v1 group. For a process of one thread
 /// it does what `cgroup.procs` does, but a thread that writes *itself* needs no
