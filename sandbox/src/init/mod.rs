@@ -28,6 +28,7 @@ mod terminal;
 
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{
@@ -37,6 +38,10 @@ use rustix::process::{
 use crate::error::{Context as _, Error, Result};
 use crate::spawn::{Channel, Enter, Message, Plan};
 use crate::stubs::Stub;
+
+/// How long a descriptor is held: several times what the kernel takes to let go
+/// of what is behind it.
+const LINGER: Duration = Duration::from_millis(100);
 
 /// Runs the helper: the body of the program `rrun-init`.
 ///
@@ -49,6 +54,11 @@ pub fn main() -> ExitCode {
     match argument.as_ref().and_then(|argument| argument.to_str()) {
         Some("enter") => enter_main(),
         Some("shim") => crate::shim::main(),
+        Some("linger") => {
+            // It was given a descriptor to be closed when it ends.
+            std::thread::sleep(LINGER);
+            ExitCode::SUCCESS
+        }
         _ => ExitCode::from(125),
     }
 }

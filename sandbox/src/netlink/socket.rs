@@ -1,7 +1,7 @@
 //! The socket, and what comes out of it.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 
 use rustix::net::{AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType};
 
@@ -114,6 +114,17 @@ impl Socket {
                     _ => replies.push(Reply { kind, body }),
                 }
             }
+        }
+    }
+
+    /// Lets go of the socket without waiting for the kernel.
+    ///
+    /// To close one after something was taken out of the packet filter takes
+    /// the kernel 10 ms and more, also when a program ends. So a small process
+    /// holds it until there is nothing left to wait for.
+    pub fn leave(self) {
+        if let Err(error) = crate::spawn::linger(self.fd.as_fd()) {
+            tracing::debug!(%error, "a socket is closed at once");
         }
     }
 

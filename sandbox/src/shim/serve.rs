@@ -73,17 +73,25 @@ fn serve(channel: &mut Channel) -> Result<()> {
     // Removes the control group.
     drop(sandbox);
     drop(log);
-    if !shim.farewell.0.is_empty() {
-        // What cannot be said now, the next command says.
-        let farewell = Messages::from_bytes(shim.farewell.0.clone());
-        Socket::netfilter().and_then(|mut socket| socket.request(&farewell)).ok();
-    }
+    // The kernel takes its time to close this socket: that comes last.
+    let _socket = say_farewell(&shim.farewell.0);
     // Whoever reads the record may remove the container at once.
     drop(keep);
     end.write(process, exit, oom_killed, now())
         .cannot(|| format!("write {}", shim.exit.display()))?;
     run_exit_command(shim);
     Ok(())
+}
+
+/// Tells the packet filters that the container has ended.
+fn say_farewell(farewell: &[u8]) -> Option<Socket> {
+    if farewell.is_empty() {
+        return None;
+    }
+    let mut socket = Socket::netfilter().ok()?;
+    // What cannot be said now, the next command says.
+    socket.request(&Messages::from_bytes(farewell.to_vec())).ok();
+    Some(socket)
 }
 
 fn instructions(channel: &mut Channel) -> Result<(Order, Vec<OwnedFd>)> {

@@ -14,4 +14,5 @@ pub(crate) use helper::{find as find_helper, open as open_helper};
 pub(crate) use plan::{CgroupMount, Enter, Plan};
 pub use running::Running;
 pub(crate) use running::find_start_time_of;
+pub(crate) use start::linger;
 pub use start::{Stdio, Stream, exec, exec_detached, hold, spawn};

@@ -75,6 +75,24 @@ pub fn hold(spec: &Spec) -> Result<Sandboxed> {
     spawn_or_hold(spec, Stdio::null(), true)
 }
 
+/// Starts a process that holds on to a descriptor for a moment, and nothing
+/// else; nobody waits for it.
+pub(crate) fn linger(descriptor: BorrowedFd<'_>) -> Result<()> {
+    let program = open_helper()?;
+    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+        .cannot(|| "open /dev/null")?;
+    sys::clone_helper(&sys::Clone {
+        namespaces: 0,
+        stdio: [null.as_fd(); 3],
+        channel: descriptor,
+        program,
+        cgroup: None,
+        argument: c"linger",
+    })
+    .map(drop)
+    .cannot(|| "start the helper rrun-init")
+}
+
 fn spawn_or_hold(spec: &Spec, stdio: Stdio, holds: bool) -> Result<Sandboxed> {
     if !matches!(spec.root, Root::Chroot { .. }) {
         crate::rootless::require_namespaces()?;

@@ -107,7 +107,12 @@ impl Drop for Membership {
         if self.withdrawal.is_empty() {
             return;
         }
-        let said = Socket::netfilter().and_then(|mut socket| socket.request(&self.withdrawal));
+        let said = Socket::netfilter().and_then(|mut socket| {
+            let said = socket.request(&self.withdrawal);
+            // The kernel is not waited for, although this program may end now.
+            socket.leave();
+            said
+        });
         match said {
             Err(error) if error.raw_os_error() != Some(libc::ENOENT) => {
                 tracing::warn!(%error, "published ports are left to the next command");
