@@ -61,11 +61,10 @@ fn engine_hint(error: &Error) -> Option<String> {
             "`rrun network ls` lists them; `rrun network create` makes one".to_owned()
         }
         Error::PortInUse { .. } => "choose another port, or leave it out for any free one".to_owned(),
-        Error::System { action: "create a bridge", source }
-            if source.kind() == io::ErrorKind::PermissionDenied =>
-        {
-            "root of a container may not make devices; use --network host or none, or set RRUN_NETWORK".to_owned()
-        }
+        Error::System {
+            action: "create a bridge" | "look at the packet filter's tables" | "open a netlink socket",
+            ..
+        } => "a bridge takes a kernel with nf_tables and the right to use it; --network host and none do without, and RRUN_NETWORK changes the default".to_owned(),
         Error::NotRunning { .. } => "`rrun ps` lists the running containers".to_owned(),
         Error::Paused { container } => format!("let it go on with `rrun unpause {container}`"),
         Error::StillRunning { container } => {

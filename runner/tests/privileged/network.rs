@@ -495,3 +495,23 @@ fn privileged_names_come_from_the_hosts_resolver_or_from_the_one_given() {
     let output = command.output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout), "nameserver 192.0.2.9\n", "{output:?}");
 }
+
+/// As root of a container mostly is.
+#[test]
+fn privileged_root_without_the_right_to_make_devices_is_told_what_to_do() {
+    let host = Host::new();
+    let rrun = host.command();
+    let run = |network: &[&str]| {
+        let mut command = Command::new("/usr/bin/setpriv");
+        command.args(["--bounding-set=-net_admin", "--inh-caps=-net_admin", "--"]);
+        command.arg(rrun.get_program()).args(rrun.get_args()).args(["run", "--rm"]);
+        command.args(network).args(["busybox", "true"]).env("RBUILD_ROOT", host.root());
+        command.env("RRUN_INIT", crate::harness::helper()).output().unwrap()
+    };
+    let output = run(&[]);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(125), "{error}");
+    assert!(error.contains("not permitted") && error.contains("hint: a bridge takes"), "{error}");
+    assert_eq!(run(&["--network", "host"]).status.code(), Some(0));
+    host.assert_empty();
+}
