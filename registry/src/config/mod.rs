@@ -3,7 +3,7 @@
 //!
 //! A flag or a variable of the environment comes before the file. What says who
 //! may do what, the certificate, and the rules for content are read again when
-//! they change ([`watch`]); addresses, storage and log stay until a restart.
+//! they change (`watch`); addresses, storage and log stay until a restart.
 
 pub(crate) mod watch;
 
