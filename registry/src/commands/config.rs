@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::say;
+use super::{count, say};
 use crate::config::{self, Config};
 
 /// Check or describe the configuration file
@@ -35,7 +35,7 @@ impl ConfigArgs {
                 let loaded = config.resolve(config::directory_of(file), &[0; 32])?;
                 match loaded.access {
                     None => say("there is no access control: everybody may do everything"),
-                    Some(access) => say(format_args!("{} users", access.user_count())),
+                    Some(access) => say(count(access.user_count() as u64, "user")),
                 }
                 say(format_args!("{} is fine", file.display()));
                 Ok(())
