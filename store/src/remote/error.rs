@@ -38,11 +38,11 @@ pub enum Error {
     },
 
     /// The registry does not know who asks (401).
-    #[error("{host} wants other credentials for {what}{}", because(reason))]
+    #[error("{host} wants other credentials{}{}", concerning(what), because(reason))]
     Unauthorized {
         /// The host and port.
         host: String,
-        /// What was asked for.
+        /// What was asked for; empty at a login.
         what: String,
         /// The registry's or token server's own words, or empty.
         reason: String,
@@ -239,6 +239,11 @@ pub(super) fn innermost(error: &reqwest::Error) -> String {
     cause.to_string()
 }
 
+/// Returns what an error is about, as the end of "… wants other credentials".
+fn concerning(what: &str) -> String {
+    if what.is_empty() { String::new() } else { format!(" for {what}") }
+}
+
 fn because(reason: &str) -> impl fmt::Display + use<> {
     let reason = reason.to_owned();
     fmt::from_fn(move |f| if reason.is_empty() { Ok(()) } else { write!(f, ": {reason}") })
@@ -249,4 +254,19 @@ fn later(retry_after: Option<Duration>) -> impl fmt::Display {
         Some(wait) => write!(f, ": try again in {} s", wait.as_secs()),
         None => Ok(()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_login_is_about_nothing_but_itself() {
+        let refused = |what: &str| {
+            let (host, what) = ("r.example".to_owned(), what.to_owned());
+            Error::Unauthorized { host, what, reason: "wrong password".to_owned() }.to_string()
+        };
+        assert_eq!(refused(""), "r.example wants other credentials: wrong password");
+        assert_eq!(refused("app"), "r.example wants other credentials for app: wrong password");
+    }
 }
