@@ -108,7 +108,22 @@ fn crun_bundle(world: &World, bundle: &Path) -> Result<()> {
     let tree = world
         .command(
             "rrun",
-            &["run", "--rm", "busybox", "tar", "-C", "/", "-cf", "-", "bin", "etc", "root", "tmp"],
+            &[
+                "run",
+                "--rm",
+                "--network",
+                "none",
+                "busybox",
+                "tar",
+                "-C",
+                "/",
+                "-cf",
+                "-",
+                "bin",
+                "etc",
+                "root",
+                "tmp",
+            ],
         )?
         .output()?;
     fs::write(bundle.join("root.tar"), tree.stdout)?;

@@ -241,7 +241,8 @@ done
         .args(["--mount", "--propagation", "private", "sh", "-c", script, "sh"])
         .arg(world.path("."))
         .env("RBUILD", World::program("rbuild"))
-        .env("RRUN", World::program("rrun")));
+        .env("RRUN", World::program("rrun"))
+        .env("RRUN_NETWORK", "host"));
     assert_eq!(output.stdout, "fits\n");
     world.assert_nothing_runs();
 }
