@@ -29,15 +29,26 @@ pub(super) struct InspectArgs {
 
 pub(super) fn run(args: &InspectArgs, context: &Context) -> anyhow::Result<u8> {
     let engine = context.engine()?;
-    let template = match args.format.as_deref() {
+    each(&args.containers, args.format.as_deref(), |name| {
+        let container = engine.containers().find(name)?;
+        let status = container.status()?;
+        Ok(describe(&container, &status))
+    })
+}
+
+/// Prints what `describe` says of each name, by a template or as one JSON array.
+pub(super) fn each(
+    names: &[String],
+    format: Option<&str>,
+    describe: impl Fn(&str) -> anyhow::Result<Value>,
+) -> anyhow::Result<u8> {
+    let template = match format {
         None | Some("json") => None,
         Some(text) => Some(Template::parse(text).map_err(anyhow::Error::msg)?),
     };
     let mut found = Vec::new();
-    let code = for_each(&args.containers, |name| {
-        let container = engine.containers().find(name)?;
-        let status = container.status()?;
-        let value = describe(&container, &status);
+    let code = for_each(names, |name| {
+        let value = describe(name)?;
         match &template {
             Some(template) => {
                 let text = template.render(&value).map_err(anyhow::Error::msg)?;
@@ -48,7 +59,7 @@ pub(super) fn run(args: &InspectArgs, context: &Context) -> anyhow::Result<u8> {
         Ok(())
     })?;
     if template.is_none() {
-        let text = match args.format {
+        let text = match format {
             Some(_) => serde_json::to_string(&found)?,
             None => serde_json::to_string_pretty(&found)?,
         };

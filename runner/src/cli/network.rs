@@ -11,6 +11,7 @@ use crate::engine::name::Name;
 use crate::engine::network::{NetworkConfig, NetworkRequest, Subnet};
 use crate::engine::options::Label;
 
+use super::inspect::each;
 use super::table::write;
 use super::template::Template;
 use super::{Context, for_each, now};
@@ -168,30 +169,9 @@ fn list(args: &ListArgs, engine: &Engine) -> anyhow::Result<u8> {
 }
 
 fn inspect(args: &InspectArgs, engine: &Engine) -> anyhow::Result<u8> {
-    let template = match args.format.as_deref() {
-        None | Some("json") => None,
-        Some(text) => Some(Template::parse(text).map_err(anyhow::Error::msg)?),
-    };
-    let mut found = Vec::new();
-    let code = for_each(&args.networks, |name| {
-        let value = describe(engine, &engine.networks().find(name)?)?;
-        match &template {
-            Some(template) => {
-                let text = template.render(&value).map_err(anyhow::Error::msg)?;
-                writeln!(io::stdout(), "{text}")?;
-            }
-            None => found.push(value),
-        }
-        Ok(())
-    })?;
-    if template.is_none() {
-        let text = match args.format {
-            Some(_) => serde_json::to_string(&found)?,
-            None => serde_json::to_string_pretty(&found)?,
-        };
-        writeln!(io::stdout(), "{text}")?;
-    }
-    Ok(code)
+    each(&args.networks, args.format.as_deref(), |name| {
+        describe(engine, &engine.networks().find(name)?)
+    })
 }
 
 /// Returns a network under docker's names, as far as they mean something.
