@@ -146,10 +146,14 @@ impl Caller {
 }
 
 /// Why somebody is not let in at all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
     /// Name or password are wrong.
-    InvalidPassword,
+    InvalidPassword {
+        /// The name, if a user has it. Any other may be a password that was typed
+        /// into the wrong field, and is not for a log.
+        tried: Option<UserName>,
+    },
     /// The token is forged, over, or for somebody else.
     InvalidToken,
     /// The header has no form that is known.
@@ -269,10 +273,13 @@ impl Access {
         name: &str,
         password: &str,
     ) -> Result<Caller, Refusal> {
-        let users = self.users.as_ref().ok_or(Refusal::InvalidPassword)?;
+        let users = self.users.as_ref().ok_or(Refusal::InvalidPassword { tried: None })?;
         match users.verify(name, password).await {
             Ok(Some(user)) => Ok(Caller::with_password(user)),
-            Ok(None) => Err(Refusal::InvalidPassword),
+            Ok(None) => {
+                let tried = name.parse().ok().filter(|name| users.contains(name));
+                Err(Refusal::InvalidPassword { tried })
+            }
             Err(users::Busy) => Err(Refusal::Busy),
         }
     }

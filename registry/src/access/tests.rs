@@ -108,8 +108,8 @@ async fn a_password_gives_what_the_policies_give() {
     assert_eq!(world.decide(&bob, "library/app", Action::Pull), Decision::Allowed);
     assert_eq!(world.decide(&bob, "other", Action::Pull), Decision::Denied);
     for (header, expected) in [
-        (basic("bob:wander"), Refusal::InvalidPassword),
-        (basic("carol:wonder"), Refusal::InvalidPassword),
+        (basic("bob:wander"), Refusal::InvalidPassword { tried: Some("bob".parse().unwrap()) }),
+        (basic("carol:wonder"), Refusal::InvalidPassword { tried: None }),
         (basic("bob"), Refusal::InvalidHeader),
         ("Basic !!".to_owned(), Refusal::InvalidHeader),
         ("Basic".to_owned(), Refusal::InvalidHeader),

@@ -148,7 +148,9 @@ impl Permit {
     fn refuse(&self, refusal: Refusal) -> ApiError {
         let invalid = |message| self.challenge(None, Some("invalid_token")).saying(message);
         match refusal {
-            Refusal::InvalidPassword => invalid("the name or the password is wrong"),
+            Refusal::InvalidPassword { tried } => {
+                invalid("the name or the password is wrong").by(tried)
+            }
             Refusal::InvalidToken => invalid("the token does not count"),
             Refusal::InvalidHeader => invalid("the authorization is neither Basic nor Bearer"),
             Refusal::Busy => ApiError::busy("too many passwords are being checked"),

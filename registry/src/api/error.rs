@@ -7,6 +7,7 @@ use hyper::http::request::Parts;
 use serde_json::json;
 
 use super::Answer;
+use crate::access::UserName;
 use crate::content;
 use crate::storage;
 
@@ -79,12 +80,14 @@ pub(super) struct ApiError {
     headers: Vec<(HeaderName, HeaderValue)>,
     /// What only our log may know.
     cause: Option<content::Error>,
+    /// Whose password was wrong.
+    tried: Option<UserName>,
 }
 
 impl ApiError {
     pub(super) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         let message = message.into();
-        Self { status: code.status(), code, message, headers: Vec::new(), cause: None }
+        Self { status: code.status(), code, message, headers: Vec::new(), cause: None, tried: None }
     }
 
     /// Nothing is at the path.
@@ -115,6 +118,16 @@ impl ApiError {
     pub(super) fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.push((name, value));
         self
+    }
+
+    /// Says whose password was wrong.
+    pub(super) fn by(self, tried: Option<UserName>) -> Self {
+        Self { tried, ..self }
+    }
+
+    /// Returns whose password was wrong.
+    pub(super) fn tried(&self) -> Option<&UserName> {
+        self.tried.as_ref()
     }
 
     /// Says something else.
@@ -174,7 +187,7 @@ impl From<content::Error> for ApiError {
             E::ManifestBlobUnknown { .. } => ErrorCode::ManifestBlobUnknown,
             E::RepositoryUnknown { .. } => ErrorCode::NameUnknown,
             E::ConditionFailed { .. } | E::TagKept { .. } => ErrorCode::Denied,
-            E::Collecting => ErrorCode::TooManyRequests,
+            E::Collecting | E::TooManyUploads => ErrorCode::TooManyRequests,
             E::Forbidden { .. } => ErrorCode::Unsupported,
             E::Storage(cause) => return Self::from_storage(cause).because(error),
         };
@@ -182,7 +195,9 @@ impl From<content::Error> for ApiError {
         match &error {
             E::OutOfOrder { .. } => api.with_status(StatusCode::RANGE_NOT_SATISFIABLE),
             E::ConditionFailed { .. } => api.with_status(StatusCode::PRECONDITION_FAILED),
-            E::Collecting => api.with(RETRY_AFTER, HeaderValue::from_static("1")),
+            E::Collecting | E::TooManyUploads => {
+                api.with(RETRY_AFTER, HeaderValue::from_static("1"))
+            }
             E::Interrupted { .. } => api.because(error),
             _ => api,
         }
@@ -247,6 +262,11 @@ mod tests {
             assert_eq!(answer.status().as_u16(), status);
             let given = answer.headers().get(RETRY_AFTER).map(|value| value.to_str().unwrap());
             assert_eq!(given, retry);
+        }
+        for error in [content::Error::Collecting, content::Error::TooManyUploads] {
+            let answer = ApiError::from(error).into_answer();
+            assert_eq!(answer.status(), StatusCode::TOO_MANY_REQUESTS);
+            assert_eq!(answer.headers()[RETRY_AFTER], "1");
         }
         let stopping = ApiError::unavailable().into_answer();
         assert_eq!(stopping.status(), StatusCode::SERVICE_UNAVAILABLE);

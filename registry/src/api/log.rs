@@ -21,6 +21,15 @@ pub(super) struct Record {
     agent: Option<HeaderValue>,
 }
 
+/// Who sent a request.
+#[derive(Default)]
+pub(super) struct Who {
+    /// Whom a password or a token has shown, `""` for somebody without a name.
+    pub(super) user: String,
+    /// Whose password was wrong.
+    pub(super) tried: Option<String>,
+}
+
 impl Record {
     pub(super) fn begin(request: &Request<Incoming>, peer: SocketAddr) -> Self {
         Self {
@@ -32,16 +41,15 @@ impl Record {
         }
     }
 
-    /// Writes the lines and counts the request. `caller` is `""` for somebody
-    /// without a name.
-    pub(super) fn end(self, answer: &Answer, caller: &str, metrics: &Metrics) {
+    /// Writes the lines and counts the request.
+    pub(super) fn end(self, answer: &Answer, who: &Who, metrics: &Metrics) {
         let Self { begun, peer, method, uri, agent } = self;
         let duration = begun.elapsed();
         let status = answer.status();
         metrics.count_request(&method, status, duration);
         // Queries may come to hold secrets; the path says what was asked.
         let path = uri.path();
-        let caller = (!caller.is_empty()).then_some(caller);
+        let caller = (!who.user.is_empty()).then_some(&*who.user);
         let number = |value: &HeaderValue| value.to_str().ok()?.parse::<u64>().ok();
         tracing::info!(
             target: "access",
@@ -61,6 +69,7 @@ impl Record {
                 target: "audit",
                 %peer,
                 user = caller,
+                tried = who.tried.as_deref(),
                 %method,
                 path,
                 tags = tags(&uri),

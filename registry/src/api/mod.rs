@@ -93,7 +93,7 @@ pub(crate) async fn serve<S: Storage>(
     connection: Connection,
 ) -> Answer {
     let record = log::Record::begin(&request, connection.peer);
-    let (answer, caller) = if is_read(request.method()) {
+    let (answer, who) = if is_read(request.method()) {
         respond(&shared, request, &connection).await
     } else {
         let task = {
@@ -104,11 +104,11 @@ pub(crate) async fn serve<S: Storage>(
             Ok(answered) => answered,
             Err(failure) => match failure.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
-                Err(_) => (ApiError::unavailable().into_answer(), String::new()),
+                Err(_) => (ApiError::unavailable().into_answer(), log::Who::default()),
             },
         }
     };
-    record.end(&answer, &caller, &shared.metrics);
+    record.end(&answer, &who, &shared.metrics);
     answer
 }
 
@@ -117,13 +117,14 @@ async fn respond<S: Storage>(
     shared: &Shared<S>,
     request: Request<Incoming>,
     connection: &Connection,
-) -> (Answer, String) {
+) -> (Answer, log::Who) {
     let (parts, incoming) = request.into_parts();
     let mut body = Body::new(incoming);
-    let mut caller = String::new();
-    let result = dispatch(shared, &parts, &mut body, connection, &mut caller).await;
+    let mut who = log::Who::default();
+    let result = dispatch(shared, &parts, &mut body, connection, &mut who.user).await;
     let mut answer = result.unwrap_or_else(|error| {
         error.log(&parts);
+        who.tried = error.tried().map(ToString::to_string);
         error.into_answer()
     });
     forwarded::publish(&parts.headers, &mut answer);
@@ -137,7 +138,7 @@ async fn respond<S: Storage>(
         true => answer.map(|_| Payload::default()),
         false => answer,
     };
-    (answer, caller)
+    (answer, who)
 }
 
 /// Returns whether a request's target names an endpoint.

@@ -85,6 +85,9 @@ async fn by_form(access: &Access, form: &Query) -> Result<Caller, ApiError> {
 async fn verify(access: &Access, name: &str, password: &str) -> Result<Caller, ApiError> {
     access.verify_password(name, password).await.map_err(|refusal| match refusal {
         Refusal::Busy => ApiError::busy("too many passwords are being checked"),
+        Refusal::InvalidPassword { tried } => {
+            unauthorized("the name or the password is wrong").by(tried)
+        }
         _ => unauthorized("the name or the password is wrong"),
     })
 }

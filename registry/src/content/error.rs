@@ -107,6 +107,9 @@ pub enum Error {
     /// A collector is about to decide on what the request needs, and takes long.
     #[error("what the request needs is being looked at by a collector")]
     Collecting,
+    /// As many uploads as there may be are receiving already.
+    #[error("too many uploads are in progress")]
+    TooManyUploads,
     /// The operator does not allow it.
     #[error("this registry does not allow {what}")]
     Forbidden {

@@ -42,6 +42,10 @@ const MAX_BATCH_BYTES: usize = 512 << 10;
 /// The smallest batch, however many uploads there are.
 const MIN_BATCH_BYTES: usize = 32 << 10;
 
+/// How many uploads may be receiving at once; others are told to come back. Their
+/// smallest batches take 64 MiB together.
+const MAX_RECEIVING: usize = 1024;
+
 /// Batches end at multiples of this, so that a storage can write whole blocks.
 const BLOCK_BYTES: usize = 4096;
 
@@ -71,9 +75,12 @@ pub(super) struct Budget {
 struct Share<'a>(&'a Budget);
 
 impl Budget {
-    fn join(&self) -> Share<'_> {
-        self.uploads.fetch_add(1, Ordering::Relaxed);
-        Share(self)
+    fn join(&self) -> Result<Share<'_>> {
+        let share = Share(self);
+        match self.uploads.fetch_add(1, Ordering::Relaxed) {
+            0..MAX_RECEIVING => Ok(share),
+            _ => Err(Error::TooManyUploads),
+        }
     }
 }
 
@@ -390,7 +397,7 @@ impl<S: Storage> Registry<S> {
         if let Some(start) = start.filter(|start| *start != upload.offset) {
             return Err(Error::OutOfOrder { start, size: upload.offset });
         }
-        let share = self.budget.join();
+        let share = self.budget.join()?;
         let mut batch = Vec::new();
         let mut rest = Bytes::new();
         // After the first, all batches are whole blocks.
@@ -423,4 +430,22 @@ impl<S: Storage> Registry<S> {
 async fn hash_again<W: Writer>(upload: &mut Active<W>, algorithm: Algorithm) -> Result<Digest> {
     let blob = upload.writer.content(upload.offset).await?;
     Ok(rehash(blob, algorithm, &format!("upload {}", upload.id)).await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_upload_more_than_may_be_is_refused_until_another_ends() {
+        let budget = Budget::default();
+        let mut shares: Vec<_> =
+            (0..MAX_RECEIVING).map(|_| budget.join().expect("there is room")).collect();
+        assert_eq!(shares[0].batch_bytes(), MIN_BATCH_BYTES);
+        assert!(matches!(budget.join(), Err(Error::TooManyUploads)));
+        shares.pop();
+        drop(budget.join().expect("one has ended"));
+        shares.clear();
+        assert_eq!(budget.join().unwrap().batch_bytes(), MAX_BATCH_BYTES);
+    }
 }

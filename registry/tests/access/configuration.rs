@@ -105,6 +105,14 @@ async fn changes_are_used_without_a_restart_and_broken_ones_are_not() {
     let refused = request.basic_auth("maker", Some(password("maker"))).send().await.unwrap();
     assert_eq!(refused.status(), 405);
 
+    // A wrong password: whose it was is told where a user has the name; any other name may be
+    // a password in the wrong field.
+    for (name, secret) in [("maker", "wrong-password"), ("name-or-password", "x")] {
+        let request = client().get(format!("{}/v2/", process.url));
+        let refused = request.basic_auth(name, Some(secret)).send().await.unwrap();
+        assert_eq!(refused.status(), 401);
+    }
+
     process.signal(Signal::TERM);
     let mut log = String::new();
     process.child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
@@ -116,6 +124,8 @@ async fn changes_are_used_without_a_restart_and_broken_ones_are_not() {
     }
     assert!(!log.contains("argon2id$"), "the log has a hash:\n{log}");
     assert!(log.contains("audit") && log.contains("user=\"maker\""), "{log}");
+    assert!(log.contains("tried=\"maker\""), "{log}");
+    assert!(!log.contains("wrong-password") && !log.contains("name-or-password"), "{log}");
 }
 
 /// What `config schema` prints is JSON, and knows the sections.

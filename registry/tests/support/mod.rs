@@ -1,6 +1,7 @@
 //! A registry on a free port with its own directory, and what clients do to it.
 
 pub(crate) mod process;
+pub(crate) mod servers;
 
 use std::path::Path;
 use std::sync::{Arc, Once};
@@ -39,11 +40,16 @@ fn now() -> SystemTime {
     SystemTime::now()
 }
 
-pub(crate) fn client() -> reqwest::Client {
+/// Chooses who encrypts, as the program does when it starts.
+pub(crate) fn install_crypto() {
     static PROVIDER: Once = Once::new();
     PROVIDER.call_once(|| {
         rustls::crypto::ring::default_provider().install_default().unwrap();
     });
+}
+
+pub(crate) fn client() -> reqwest::Client {
+    install_crypto();
     reqwest::Client::builder()
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy()

@@ -8,23 +8,28 @@ use registry::content::Options;
 use reqwest::StatusCode;
 use reqwest::header::{CONTENT_RANGE, RANGE};
 
-use crate::servers::Moto;
+use crate::support::servers::Store;
 use crate::support::{Server, header, noise};
+
+on_each_store!(
+    an_upload_begun_on_one_replica_is_closed_on_another,
+    a_digest_named_only_at_the_end_is_read_back,
+    wrong_bytes_and_cancelled_uploads_are_gone_on_every_replica,
+    concurrent_pushes_of_one_tag_leave_one_whole_image,
+);
 
 #[expect(clippy::disallowed_methods, reason = "the tests' clock")]
 fn now() -> SystemTime {
     SystemTime::now()
 }
 
-async fn replica(moto: &Moto, number: u8) -> Server {
+async fn replica(store: &Store, number: u8) -> Server {
     let dir = Arc::new(tempfile::tempdir().unwrap());
-    Server::over(moto.bucket("images", number).await, dir, Options::default(), now).await
+    Server::over(store.bucket("i", number).await, dir, Options::default(), now).await
 }
 
-#[tokio::test]
-async fn an_upload_begun_on_one_replica_is_closed_on_another() {
-    let moto = Moto::start().await;
-    let (one, two) = (replica(&moto, 1).await, replica(&moto, 2).await);
+async fn an_upload_begun_on_one_replica_is_closed_on_another(store: Store) {
+    let (one, two) = (replica(&store, 1).await, replica(&store, 2).await);
     let bytes = noise(3 << 20, 7);
     let digest = Digest::sha256(&bytes).to_string();
     let location = one.begin("a/b").await;
@@ -35,7 +40,7 @@ async fn an_upload_begun_on_one_replica_is_closed_on_another() {
     // The replica that began it may be gone.
     one.stop().await;
     assert_eq!(two.put(&location, &digest, second).await.status(), StatusCode::CREATED);
-    let one = replica(&moto, 3).await;
+    let one = replica(&store, 3).await;
     let path = format!("/v2/a/b/blobs/{digest}");
     let response = one.get(&path).await;
     assert_eq!(header(&response, "content-length"), bytes.len().to_string());
@@ -52,10 +57,8 @@ async fn an_upload_begun_on_one_replica_is_closed_on_another() {
     assert_eq!(one.status(&format!("/v2/c/blobs/{digest}")).await, 404);
 }
 
-#[tokio::test]
-async fn a_digest_named_only_at_the_end_is_read_back() {
-    let moto = Moto::start().await;
-    let (one, two) = (replica(&moto, 1).await, replica(&moto, 2).await);
+async fn a_digest_named_only_at_the_end_is_read_back(store: Store) {
+    let (one, two) = (replica(&store, 1).await, replica(&store, 2).await);
     let bytes = noise(100_000, 3);
     let digest = Digest::of(oci::Algorithm::Sha512, &bytes).to_string();
     let location = one.begin("a").await;
@@ -66,10 +69,8 @@ async fn a_digest_named_only_at_the_end_is_read_back() {
     assert!(blob.bytes().await.unwrap() == bytes);
 }
 
-#[tokio::test]
-async fn wrong_bytes_and_cancelled_uploads_are_gone_on_every_replica() {
-    let moto = Moto::start().await;
-    let (one, two) = (replica(&moto, 1).await, replica(&moto, 2).await);
+async fn wrong_bytes_and_cancelled_uploads_are_gone_on_every_replica(store: Store) {
+    let (one, two) = (replica(&store, 1).await, replica(&store, 2).await);
     let digest = Digest::sha256(b"right").to_string();
     let location = one.begin("a").await;
     one.patch(&location, None, b"wro").await;
@@ -81,10 +82,8 @@ async fn wrong_bytes_and_cancelled_uploads_are_gone_on_every_replica() {
     assert_eq!(one.status(&location).await, 404);
 }
 
-#[tokio::test]
-async fn concurrent_pushes_of_one_tag_leave_one_whole_image() {
-    let moto = Moto::start().await;
-    let (one, two) = (replica(&moto, 1).await, replica(&moto, 2).await);
+async fn concurrent_pushes_of_one_tag_leave_one_whole_image(store: Store) {
+    let (one, two) = (replica(&store, 1).await, replica(&store, 2).await);
     let push = async |server: &Server, name: &str| {
         let mut digests = Vec::new();
         for round in 0..3 {

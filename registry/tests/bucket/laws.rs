@@ -4,11 +4,20 @@ use bytes::Bytes;
 use futures_util::TryStreamExt as _;
 use oci::{Digest, Repository};
 use registry::storage::{
-    Blob, Bucket, Content, Error, Key, Prefix, Promises, Storage as _, UploadId, Writer as _,
+    Blob, Bucket, Content, Error, Key, Prefix, Storage as _, UploadId, Writer as _,
 };
 
-use crate::servers::Moto;
 use crate::support::noise;
+use crate::support::servers::Store;
+
+on_each_store!(
+    what_the_store_promises_is_found_out,
+    records_are_replaced_whole_and_created_once,
+    listings_are_sorted_and_start_after,
+    an_upload_is_continued_elsewhere_and_becomes_a_blob,
+    the_second_of_two_equal_blobs_gives_way_and_empty_ones_exist;
+    with conditions: of_two_replicas_that_write_to_one_upload_one_is_refused
+);
 
 fn repository(text: &str) -> Repository {
     text.parse().unwrap()
@@ -30,17 +39,12 @@ async fn begin(bucket: &Bucket, seed: u8) -> UploadId {
     id
 }
 
-#[tokio::test]
-async fn what_the_store_promises_is_found_out() {
-    let moto = Moto::start().await;
-    let promises = moto.bucket("", 1).await.promises();
-    assert_eq!(promises, Promises { put_if_absent: true, put_if_unchanged: true });
+async fn what_the_store_promises_is_found_out(store: Store) {
+    assert_eq!(store.bucket("", 1).await.promises(), store.promises());
 }
 
-#[tokio::test]
-async fn records_are_replaced_whole_and_created_once() {
-    let moto = Moto::start().await;
-    let bucket = moto.bucket("some/prefix", 1).await;
+async fn records_are_replaced_whole_and_created_once(store: Store) {
+    let bucket = store.bucket("some/prefix", 1).await;
     let key = tag_key("v1");
     assert_eq!(bucket.get(&key).await.unwrap(), None);
     assert_eq!(bucket.stamp(&key).await.unwrap(), None);
@@ -59,13 +63,11 @@ async fn records_are_replaced_whole_and_created_once() {
     assert!(bucket.delete(&key).await.unwrap());
     // Another prefix is another storage.
     bucket.put(&key, Bytes::new()).await.unwrap();
-    assert_eq!(moto.bucket("some", 2).await.get(&key).await.unwrap(), None);
+    assert_eq!(store.bucket("some", 2).await.get(&key).await.unwrap(), None);
 }
 
-#[tokio::test]
-async fn listings_are_sorted_and_start_after() {
-    let moto = Moto::start().await;
-    let bucket = moto.bucket("p", 1).await;
+async fn listings_are_sorted_and_start_after(store: Store) {
+    let bucket = store.bucket("p", 1).await;
     bucket.mark(["b", "a", "c", "B", "a.1", "a-1"].map(tag_key).to_vec()).await.unwrap();
     let tags = Prefix::tags(&repository("a/b"));
     let list = async |after, limit| bucket.list(&tags, after, limit).await.unwrap();
@@ -85,10 +87,8 @@ async fn listings_are_sorted_and_start_after() {
     }
 }
 
-#[tokio::test]
-async fn an_upload_is_continued_elsewhere_and_becomes_a_blob() {
-    let moto = Moto::start().await;
-    let (here, there) = (moto.bucket("p", 1).await, moto.bucket("p", 2).await);
+async fn an_upload_is_continued_elsewhere_and_becomes_a_blob(store: Store) {
+    let (here, there) = (store.bucket("p", 1).await, store.bucket("p", 2).await);
     assert!(here.open_upload(&UploadId::from_random([9; 16])).await.unwrap().is_none());
     let id = begin(&here, 1).await;
     // More than one segment.
@@ -115,10 +115,8 @@ async fn an_upload_is_continued_elsewhere_and_becomes_a_blob() {
     assert!(here.uploads().await.unwrap().is_empty());
 }
 
-#[tokio::test]
-async fn of_two_replicas_that_write_to_one_upload_one_is_refused() {
-    let moto = Moto::start().await;
-    let (here, there) = (moto.bucket("p", 1).await, moto.bucket("p", 2).await);
+async fn of_two_replicas_that_write_to_one_upload_one_is_refused(store: Store) {
+    let (here, there) = (store.bucket("p", 1).await, store.bucket("p", 2).await);
     let id = begin(&here, 1).await;
     let mut first = here.open_upload(&id).await.unwrap().unwrap().writer;
     let mut second = there.open_upload(&id).await.unwrap().unwrap().writer;
@@ -135,10 +133,8 @@ async fn of_two_replicas_that_write_to_one_upload_one_is_refused() {
     assert_eq!(read(&blob, 0..3).await, b"one");
 }
 
-#[tokio::test]
-async fn the_second_of_two_equal_blobs_gives_way_and_empty_ones_exist() {
-    let moto = Moto::start().await;
-    let bucket = moto.bucket("p", 1).await;
+async fn the_second_of_two_equal_blobs_gives_way_and_empty_ones_exist(store: Store) {
+    let bucket = store.bucket("p", 1).await;
     for (seed, text) in [(1, "x"), (2, "x"), (3, ""), (4, "")] {
         let id = begin(&bucket, seed).await;
         let mut writer = bucket.open_upload(&id).await.unwrap().unwrap().writer;
