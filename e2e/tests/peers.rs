@@ -7,7 +7,6 @@
 
 mod peer;
 
-use std::fs;
 use std::process::Command;
 
 use e2e::{Dockerd, Registry, World, run};
@@ -169,44 +168,4 @@ fn privileged_umoci_unpacks_the_tree_that_rrun_sees() {
     );
     assert!(ours.contains("./a/b/g"), "{ours}");
     assert_eq!(ours, theirs);
-}
-
-#[test]
-fn privileged_docker_compose_starts_the_registry_of_this_repository() {
-    let world = World::with_debian();
-    let top = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    // The context is the program and its Dockerfile.
-    fs::create_dir(world.path("context")).unwrap();
-    fs::copy(World::program("rregistry"), world.path("context/rregistry")).unwrap();
-    fs::copy(top.join("registry/Dockerfile"), world.path("context/Dockerfile")).unwrap();
-    world.rbuild(&["-t", "rregistry", world.path("context").to_str().unwrap()]);
-    let archive = world.path("rregistry.tar");
-    world.rbuild(&["save", "-o", archive.to_str().unwrap(), "rregistry"]);
-
-    let docker = Dockerd::start(&world);
-    docker.run(&["load", "-i", archive.to_str().unwrap()]);
-    let file = world.path("docker-compose.yml");
-    fs::copy(top.join("docker-compose.yml"), &file).unwrap();
-    let port = e2e::free_port();
-    let compose = |args: &[&str]| {
-        run(Command::new("docker-compose")
-            .env("DOCKER_HOST", docker.host())
-            .env("RREGISTRY_PORT", port.to_string())
-            .args(["--project-name", "e2e", "--file"])
-            .arg(&file)
-            .args(args))
-    };
-    compose(&["up", "-d"]);
-    let name = format!("localhost:{port}/compose/busybox");
-    e2e::wait_until("the registry in compose", || {
-        let pushed = world.try_rbuild(&["push", "busybox", &name]);
-        pushed.status.success().then_some(())
-    });
-    // What was pushed outlives the container: it is on the named volume.
-    compose(&["down"]);
-    compose(&["up", "-d"]);
-    e2e::wait_until("the registry after a restart", || {
-        world.try_rbuild(&["pull", &name]).status.success().then_some(())
-    });
-    compose(&["down", "--volumes"]);
 }

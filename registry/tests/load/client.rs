@@ -18,7 +18,7 @@ const REPOSITORIES: [&str; 3] = ["a", "b", "c/d"];
 const LAYERS: u64 = 12;
 
 /// How long a registry may stay away.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 struct Image {
     manifest: Vec<u8>,

@@ -129,7 +129,7 @@ impl Fleet {
     /// Kills one replica after the other, and starts it again.
     pub(crate) async fn kill_replicas(self: Arc<Self>, mut random: Random) {
         loop {
-            tokio::time::sleep(random.milliseconds(100..700)).await;
+            tokio::time::sleep(random.milliseconds(300..1500)).await;
             let replica =
                 &self.replicas[usize::try_from(random.below(self.replicas.len() as u64)).unwrap()];
             let mut process = replica.process.lock().await;
