@@ -24,24 +24,26 @@ impl Registry {
     /// Starts one on this port with its storage in `root`.
     #[must_use]
     pub fn start_on(root: &Path, port: u16) -> Self {
-        Self::serve(port, "--root", root)
+        Self::serve(port, |command| command.arg("--root").arg(root))
     }
 
     /// Starts one on a free port with this configuration file.
     #[must_use]
     pub fn configured(config: &Path) -> Self {
-        Self::serve(free_port(), "--config", config)
+        Self::serve(free_port(), |command| command.arg("--config").arg(config))
     }
 
-    fn serve(port: u16, option: &str, path: &Path) -> Self {
-        let child = Command::new(World::program("rregistry"))
-            .args(["serve", "--listen", &format!("127.0.0.1:{port}"), option])
-            .arg(path)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("rregistry is built");
+    /// Starts one on a free port with what `configure` adds to its command line and environment.
+    #[must_use]
+    pub fn with(configure: impl FnOnce(&mut Command) -> &mut Command) -> Self {
+        Self::serve(free_port(), configure)
+    }
+
+    fn serve(port: u16, configure: impl FnOnce(&mut Command) -> &mut Command) -> Self {
+        let mut command = Command::new(World::program("rregistry"));
+        command.args(["serve", "--listen", &format!("127.0.0.1:{port}")]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let child = configure(&mut command).spawn().expect("rregistry is built");
         let registry = Self { child, port };
         wait_until("the registry", || {
             registry.get("/healthz").filter(|answer| answer.starts_with("HTTP/1.1 200"))

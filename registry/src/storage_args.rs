@@ -9,10 +9,13 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use url::{Host, Url};
 
-use crate::storage::{Bucket, UploadId};
+use crate::storage::{Bucket, Redirect, UploadId};
 
 /// The region that stores without regions expect in signatures.
 const DEFAULT_REGION: &str = "us-east-1";
+
+/// Below this, a second request takes longer than the blob.
+const DEFAULT_REDIRECT_FROM: u64 = 1 << 20;
 
 /// Where images are kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args, Deserialize, JsonSchema)]
@@ -47,14 +50,47 @@ pub struct StorageArgs {
     #[arg(long, requires = "storage")]
     #[serde(rename = "virtual-hosted")]
     storage_virtual_hosted: bool,
+
+    /// Let clients fetch large blobs from the bucket themselves, by addresses that count for a
+    /// quarter of an hour
+    #[arg(long, env = "RREGISTRY_STORAGE_REDIRECT", requires = "storage")]
+    #[serde(rename = "redirect")]
+    storage_redirect: bool,
+
+    /// Where clients reach the S3 store, if not where the registry does
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "RREGISTRY_STORAGE_REDIRECT_ENDPOINT",
+        requires = "storage_redirect"
+    )]
+    #[serde(rename = "redirect-endpoint")]
+    storage_redirect_endpoint: Option<Url>,
+
+    /// How large a blob is, in bytes, that clients fetch themselves [default: 1048576]
+    #[arg(
+        long,
+        value_name = "BYTES",
+        env = "RREGISTRY_STORAGE_REDIRECT_FROM",
+        requires = "storage_redirect"
+    )]
+    #[serde(rename = "redirect-from")]
+    storage_redirect_from: Option<u64>,
 }
 
 /// Where images are kept, with all defaults filled in.
 pub(crate) enum Place {
     /// In a directory.
     Directory(PathBuf),
-    /// In a bucket, reached with these options.
-    Bucket(Url, Vec<(String, String)>),
+    Bucket(BucketPlace),
+}
+
+/// Which bucket, and how it is reached.
+#[derive(Clone)]
+pub(crate) struct BucketPlace {
+    pub(crate) url: Url,
+    options: Vec<(String, String)>,
+    redirect: Option<Redirect>,
 }
 
 impl StorageArgs {
@@ -88,23 +124,36 @@ impl StorageArgs {
             set("aws_region", region);
         }
         if let Some(endpoint) = &self.storage_endpoint {
+            require_encryption(endpoint)?;
             if endpoint.scheme() == "http" {
-                if !is_loopback(endpoint) {
-                    bail!("{endpoint} would be sent images without encryption: use https");
-                }
                 set("aws_allow_http", "true");
             }
             set("aws_endpoint", endpoint.as_str().trim_end_matches('/'));
         }
-        Ok(Place::Bucket(url.clone(), options))
+        Ok(Place::Bucket(BucketPlace { url: url.clone(), options, redirect: self.redirect()? }))
+    }
+
+    fn redirect(&self) -> anyhow::Result<Option<Redirect>> {
+        if !self.storage_redirect {
+            return Ok(None);
+        }
+        let endpoint = self.storage_redirect_endpoint.clone();
+        endpoint.iter().try_for_each(require_encryption)?;
+        let from_bytes = self.storage_redirect_from.unwrap_or(DEFAULT_REDIRECT_FROM);
+        Ok(Some(Redirect { endpoint, from_bytes }))
     }
 }
 
+/// Refuses an address where images would go over a network in the clear.
+fn require_encryption(endpoint: &Url) -> anyhow::Result<()> {
+    if endpoint.scheme() == "http" && !is_loopback(endpoint) {
+        bail!("{endpoint} would be sent images without encryption: use https");
+    }
+    Ok(())
+}
+
 /// Opens a bucket and logs what its store does not promise.
-pub(crate) async fn open_bucket(
-    url: &Url,
-    options: Vec<(String, String)>,
-) -> anyhow::Result<Bucket> {
+pub(crate) async fn open_bucket(place: BucketPlace) -> anyhow::Result<Bucket> {
     use std::io::Read as _;
     // One that somebody else has installed (in tests) is as good.
     rustls::crypto::ring::default_provider().install_default().ok();
@@ -112,7 +161,8 @@ pub(crate) async fn open_bucket(
     std::fs::File::open("/dev/urandom")
         .and_then(|mut random| random.read_exact(&mut nonce))
         .context("cannot read /dev/urandom")?;
-    let bucket = Bucket::open(url, options, UploadId::from_random(nonce))
+    let BucketPlace { url, options, redirect } = place;
+    let bucket = Bucket::open(&url, options, redirect, UploadId::from_random(nonce))
         .await
         .with_context(|| format!("cannot use {url} as storage"))?;
     let promises = bucket.promises();
@@ -159,16 +209,14 @@ mod tests {
 
     fn options(endpoint: &str) -> anyhow::Result<Vec<(String, String)>> {
         let arguments = StorageArgs {
-            root: None,
             storage: Some("s3://bucket/prefix".parse().unwrap()),
             storage_endpoint: Some(endpoint.parse().unwrap()),
-            storage_region: None,
-            storage_virtual_hosted: false,
+            ..StorageArgs::default()
         };
         let environment = [("AWS_ACCESS_KEY_ID", "me"), ("PATH", "/bin")];
         let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
         match arguments.place(environment.into_iter())? {
-            Place::Bucket(_, options) => Ok(options),
+            Place::Bucket(place) => Ok(place.options),
             Place::Directory(root) => panic!("{} is no bucket", root.display()),
         }
     }

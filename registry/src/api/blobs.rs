@@ -3,9 +3,10 @@
 use hyper::StatusCode;
 use hyper::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderValue,
-    RANGE,
+    LOCATION, RANGE,
 };
 use oci::{Digest, Repository};
+use url::Url;
 
 use super::error::{ApiError, ErrorCode};
 use super::payload::Payload;
@@ -50,6 +51,13 @@ pub(super) async fn get<S: Storage>(
                 .with(CONTENT_RANGE, range.expect("a number and ASCII")));
         }
     };
+    if let Content::Segments(segments) = &blob.content
+        && !call.is_head()
+        && !part.is_empty()
+        && let Some(url) = segments.redirect().await.map_err(content::Error::from)?
+    {
+        return Ok(elsewhere(&url, digest));
+    }
     let length = part.end - part.start;
     let mut answer = respond::empty(status);
     let headers = answer.headers_mut();
@@ -79,6 +87,17 @@ pub(super) async fn get<S: Storage>(
         };
     }
     Ok(answer)
+}
+
+/// Returns an answer that sends the client to the bucket. What it asked for, be it a
+/// part, it asks for there.
+fn elsewhere(url: &Url, digest: &Digest) -> Answer {
+    let mut answer = respond::empty(StatusCode::TEMPORARY_REDIRECT);
+    respond::set(&mut answer, LOCATION, url.as_str());
+    respond::set(&mut answer, DOCKER_CONTENT_DIGEST, &digest.to_string());
+    // The address counts for minutes.
+    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
 }
 
 /// distribution-spec, "Deleting blobs".

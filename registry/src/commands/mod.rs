@@ -127,8 +127,8 @@ impl Target {
                     .with_context(|| format!("cannot use {} as storage", root.display()))?;
                 job.run(Registry::new(storage, options, self.clock)?, out).await
             }
-            Place::Bucket(url, bucket_options) => {
-                let storage = storage_args::open_bucket(&url, bucket_options).await?;
+            Place::Bucket(place) => {
+                let storage = storage_args::open_bucket(place).await?;
                 job.run(Registry::new(storage, options, self.clock)?, out).await
             }
         }

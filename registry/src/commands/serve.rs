@@ -157,9 +157,9 @@ impl ServeArgs {
                 let place = root.display().to_string();
                 serve_images(settings, storage, &place, clock).await
             }
-            Place::Bucket(url, options) => {
-                let storage = storage_args::open_bucket(url, options.clone()).await?;
-                let place = url.to_string();
+            Place::Bucket(place) => {
+                let storage = storage_args::open_bucket(place.clone()).await?;
+                let place = place.url.to_string();
                 serve_images(settings, storage, &place, clock).await
             }
         }

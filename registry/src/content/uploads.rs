@@ -49,9 +49,6 @@ const MAX_RECEIVING: usize = 1024;
 /// Batches end at multiples of this, so that a storage can write whole blocks.
 const BLOCK_BYTES: usize = 4096;
 
-/// How many bytes may be lost to a crash in one long request.
-const CHECKPOINT_BYTES: u64 = 64 << 20;
-
 /// The body of a request.
 pub trait Chunks:
     Stream<Item = std::result::Result<Bytes, Box<dyn std::error::Error + Send + Sync>>> + Send + Unpin
@@ -408,7 +405,7 @@ impl<S: Storage> Registry<S> {
                 tokio::join!(gather(body, &mut rest, limit), upload.process(batch));
             processed?;
             limit = share.batch_bytes();
-            if upload.offset - upload.checkpoint >= CHECKPOINT_BYTES {
+            if upload.offset - upload.checkpoint >= S::Writer::CHECKPOINT_BYTES {
                 upload.save(self.now_s()).await?;
             }
             match end {

@@ -51,7 +51,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use oci::Digest;
 
-pub use bucket::{Bucket, BucketWriter, Promises, Segments};
+pub use bucket::{Bucket, BucketWriter, Promises, Redirect, Segments};
 pub use key::{Key, MAX_REPOSITORY_BYTES, Prefix, UploadId};
 pub use listed::{Mark, Record};
 pub use local::{Local, LocalWriter};
@@ -298,6 +298,10 @@ pub trait Storage: Send + Sync + 'static {
 
 /// An upload opened for writing; dropping it closes the upload and keeps it.
 pub trait Writer: Send + Sync + 'static {
+    /// After how many bytes of one request the record is to be saved, so that a
+    /// crash costs no more than these.
+    const CHECKPOINT_BYTES: u64;
+
     /// Writes `chunks` at `offset`, cutting off what was stored beyond.
     ///
     /// The bytes need not be durable before [`Writer::commit`].

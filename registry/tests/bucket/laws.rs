@@ -4,17 +4,20 @@ use bytes::Bytes;
 use futures_util::TryStreamExt as _;
 use oci::{Digest, Repository};
 use registry::storage::{
-    Blob, Bucket, Content, Error, Key, Prefix, Storage as _, UploadId, Writer as _,
+    Blob, Bucket, Content, Error, Key, Opened, Prefix, Redirect, Storage as _, UploadId,
+    Writer as _,
 };
 
-use crate::support::noise;
 use crate::support::servers::Store;
+use crate::support::{client, noise};
 
 on_each_store!(
     what_the_store_promises_is_found_out,
     records_are_replaced_whole_and_created_once,
     listings_are_sorted_and_start_after,
     an_upload_is_continued_elsewhere_and_becomes_a_blob,
+    what_one_request_brings_is_one_object_that_clients_can_fetch,
+    many_uploads_at_once_come_in_smaller_pieces,
     the_second_of_two_equal_blobs_gives_way_and_empty_ones_exist;
     with conditions: of_two_replicas_that_write_to_one_upload_one_is_refused
 );
@@ -32,6 +35,9 @@ async fn read(blob: &Blob, range: std::ops::Range<u64>) -> Vec<u8> {
     let pieces: Vec<Bytes> = segments.read(&range).try_collect().await.unwrap();
     pieces.concat()
 }
+
+/// How long the parts of an object are.
+const PART: usize = 5 << 20;
 
 async fn begin(bucket: &Bucket, seed: u8) -> UploadId {
     let id = UploadId::from_random([seed; 16]);
@@ -113,6 +119,78 @@ async fn an_upload_is_continued_elsewhere_and_becomes_a_blob(store: Store) {
     assert!(read(&blob, seam.start as u64..seam.end as u64).await == bytes[seam]);
     assert!(here.peek_upload(&id).await.unwrap().is_none());
     assert!(here.uploads().await.unwrap().is_empty());
+}
+
+async fn what_one_request_brings_is_one_object_that_clients_can_fetch(store: Store) {
+    let redirect = Redirect { endpoint: None, from_bytes: 1 << 20 };
+    let bucket = store.redirecting("p", 1, Some(redirect)).await;
+    let fetch = async |digest: &Digest| {
+        let blob = bucket.blob(digest).await.unwrap().unwrap();
+        let Content::Segments(segments) = &blob.content else { panic!("not in a bucket") };
+        match segments.redirect().await.unwrap() {
+            Some(url) => {
+                let answer = client().get(url).send().await.unwrap();
+                assert_eq!(answer.status(), 200);
+                Some(answer.bytes().await.unwrap().to_vec())
+            }
+            None => None,
+        }
+    };
+    // Of one part and several, at their borders and beside them.
+    for (seed, size) in [(1, 1 << 20), (2, PART), (3, PART + 1), (4, 2 * PART), (5, 13_000_000)] {
+        let id = begin(&bucket, seed).await;
+        let bytes = noise(size, seed.into());
+        let mut writer = bucket.open_upload(&id).await.unwrap().unwrap().writer;
+        for (index, chunk) in bytes.chunks(700_001).enumerate() {
+            let offset = index as u64 * 700_001;
+            writer.write(offset, &[Bytes::copy_from_slice(chunk)]).await.unwrap();
+        }
+        let digest = Digest::sha256(&bytes);
+        writer.commit(&digest, bytes.len() as u64).await.unwrap();
+        assert!(fetch(&digest).await.unwrap() == bytes, "{size} bytes");
+        let blob = bucket.blob(&digest).await.unwrap().unwrap();
+        assert!(read(&blob, 0..blob.size).await == bytes, "{size} bytes");
+    }
+    // One of several pieces has no address of its own, and a small one needs none.
+    let id = begin(&bucket, 6).await;
+    let bytes = noise(2 << 20, 6);
+    for half in bytes.chunks(1 << 20) {
+        let Opened { size, mut writer, .. } = bucket.open_upload(&id).await.unwrap().unwrap();
+        writer.write(size, &[Bytes::copy_from_slice(half)]).await.unwrap();
+        writer.save(Bytes::new()).await.unwrap();
+    }
+    let writer = bucket.open_upload(&id).await.unwrap().unwrap().writer;
+    writer.commit(&Digest::sha256(&bytes), 2 << 20).await.unwrap();
+    assert!(fetch(&Digest::sha256(&bytes)).await.is_none());
+    let id = begin(&bucket, 7).await;
+    let mut writer = bucket.open_upload(&id).await.unwrap().unwrap().writer;
+    writer.write(0, &[Bytes::from_static(b"small")]).await.unwrap();
+    writer.commit(&Digest::sha256(b"small"), 5).await.unwrap();
+    assert!(fetch(&Digest::sha256(b"small")).await.is_none());
+}
+
+async fn many_uploads_at_once_come_in_smaller_pieces(store: Store) {
+    let bucket = store.bucket("p", 1).await;
+    let mut writers = Vec::new();
+    for seed in 1..=8 {
+        let id = begin(&bucket, seed).await;
+        let mut writer = bucket.open_upload(&id).await.unwrap().unwrap().writer;
+        // The first ones begin with parts, which do not fit any more when all are there.
+        let bytes = noise(PART + 100_000, seed.into());
+        writer.write(0, &[Bytes::copy_from_slice(&bytes)]).await.unwrap();
+        writers.push((writer, bytes));
+    }
+    for (writer, bytes) in &mut writers {
+        let more = noise(PART, 99);
+        writer.write(bytes.len() as u64, &[Bytes::copy_from_slice(&more)]).await.unwrap();
+        bytes.extend(more);
+    }
+    for (writer, bytes) in writers {
+        let digest = Digest::sha256(&bytes);
+        writer.commit(&digest, bytes.len() as u64).await.unwrap();
+        let blob = bucket.blob(&digest).await.unwrap().unwrap();
+        assert!(read(&blob, 0..blob.size).await == bytes);
+    }
 }
 
 async fn of_two_replicas_that_write_to_one_upload_one_is_refused(store: Store) {

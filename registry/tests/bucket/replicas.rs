@@ -5,17 +5,19 @@ use std::time::SystemTime;
 
 use oci::Digest;
 use registry::content::Options;
+use registry::storage::Redirect;
 use reqwest::StatusCode;
 use reqwest::header::{CONTENT_RANGE, RANGE};
 
 use crate::support::servers::Store;
-use crate::support::{Server, header, noise};
+use crate::support::{Server, header, header_of, noise};
 
 on_each_store!(
     an_upload_begun_on_one_replica_is_closed_on_another,
     a_digest_named_only_at_the_end_is_read_back,
     wrong_bytes_and_cancelled_uploads_are_gone_on_every_replica,
     concurrent_pushes_of_one_tag_leave_one_whole_image,
+    large_blobs_are_fetched_from_the_bucket_by_those_who_may,
 );
 
 #[expect(clippy::disallowed_methods, reason = "the tests' clock")]
@@ -80,6 +82,42 @@ async fn wrong_bytes_and_cancelled_uploads_are_gone_on_every_replica(store: Stor
     let location = one.begin("a").await;
     assert_eq!(two.delete(&location).await.status(), StatusCode::NO_CONTENT);
     assert_eq!(one.status(&location).await, 404);
+}
+
+async fn large_blobs_are_fetched_from_the_bucket_by_those_who_may(store: Store) {
+    let redirect = Redirect { endpoint: None, from_bytes: 1 << 20 };
+    let bucket = store.redirecting("i", 1, Some(redirect)).await;
+    let dir = Arc::new(tempfile::tempdir().unwrap());
+    let server = Server::over(bucket, dir, Options::default(), now).await;
+    let bytes = noise(6 << 20, 5);
+    let digest = server.push("a/b", &bytes).await;
+    let path = format!("/v2/a/b/blobs/{digest}");
+    let sent = server.get(&path).await;
+    assert_eq!(sent.status(), StatusCode::TEMPORARY_REDIRECT);
+    assert_eq!(header(&sent, "docker-content-digest"), digest.to_string());
+    assert_eq!(header(&sent, "cache-control"), "no-store");
+    let location = header(&sent, "location");
+    let whole = server.client.get(&location).send().await.unwrap();
+    assert!(whole.bytes().await.unwrap() == bytes);
+    // A part of it, as clients ask again that follow by themselves.
+    let part = server.client.get(&location).header(RANGE, "bytes=100-199").send().await.unwrap();
+    assert_eq!(part.status(), StatusCode::PARTIAL_CONTENT);
+    assert_eq!(part.bytes().await.unwrap(), bytes[100..200]);
+    // What the registry knows it says itself.
+    let head = server.head(&path).await;
+    assert_eq!(head.status(), StatusCode::OK);
+    assert_eq!(header(&head, "content-length"), bytes.len().to_string());
+    let beyond = server.client.get(server.url(&path)).header(RANGE, "bytes=9999999-");
+    assert_eq!(beyond.send().await.unwrap().status(), StatusCode::RANGE_NOT_SATISFIABLE);
+    let known =
+        server.client.get(server.url(&path)).header("if-none-match", format!("\"{digest}\""));
+    assert_eq!(known.send().await.unwrap().status(), StatusCode::NOT_MODIFIED);
+    // Nobody is sent to what the repository does not have.
+    let elsewhere = server.get(&format!("/v2/c/blobs/{digest}")).await;
+    assert_eq!(elsewhere.status(), StatusCode::NOT_FOUND);
+    assert_eq!(header_of(elsewhere.headers(), "location"), None);
+    let small = server.push("a/b", b"small").await;
+    assert_eq!(server.status(&format!("/v2/a/b/blobs/{small}")).await, 200);
 }
 
 async fn concurrent_pushes_of_one_tag_leave_one_whole_image(store: Store) {

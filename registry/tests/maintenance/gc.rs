@@ -31,7 +31,7 @@ fn local(server: &Server) -> Local {
 
 async fn bucket() -> Bucket {
     let url = "memory:///".parse().unwrap();
-    Bucket::open(&url, [], UploadId::from_random([1; 16])).await.unwrap()
+    Bucket::open(&url, [], None, UploadId::from_random([1; 16])).await.unwrap()
 }
 
 async fn over(storage: impl Storage) -> Server {

@@ -208,7 +208,8 @@ async fn a_collection_in_a_bucket_that_stops_anywhere_loses_nothing() {
         let mut allowed = 0;
         loop {
             let url = "memory:///".parse().unwrap();
-            let storage = Bucket::open(&url, [], UploadId::from_random([1; 16])).await.unwrap();
+            let storage =
+                Bucket::open(&url, [], None, UploadId::from_random([1; 16])).await.unwrap();
             if collect_with_a_fault(storage, untagged, allowed).await {
                 break;
             }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use registry::storage::{Bucket, Promises, UploadId};
+use registry::storage::{Bucket, Promises, Redirect, UploadId};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
@@ -147,10 +147,21 @@ impl Store {
 
     /// A replica's view of the bucket, below `prefix`.
     pub(crate) async fn bucket(&self, prefix: &str, replica: u8) -> Bucket {
+        self.redirecting(prefix, replica, None).await
+    }
+
+    /// The same, from which clients may fetch blobs themselves.
+    pub(crate) async fn redirecting(
+        &self,
+        prefix: &str,
+        replica: u8,
+        redirect: Option<Redirect>,
+    ) -> Bucket {
         crate::support::install_crypto();
         let options = self.variables().map(|(name, value)| (name.to_lowercase(), value));
         let nonce = UploadId::from_random([replica; 16]);
-        Bucket::open(&Self::url(prefix).parse().unwrap(), options, nonce).await.unwrap()
+        let url = Self::url(prefix).parse().unwrap();
+        Bucket::open(&url, options, redirect, nonce).await.unwrap()
     }
 }
 

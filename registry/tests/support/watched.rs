@@ -188,6 +188,8 @@ impl<S: Storage, W: Watch> Storage for Watched<S, W> {
 }
 
 impl<S: Writer, W: Watch> Writer for WatchedWriter<S, W> {
+    const CHECKPOINT_BYTES: u64 = S::CHECKPOINT_BYTES;
+
     async fn write(&mut self, offset: u64, chunks: &[Bytes]) -> Result<()> {
         self.watch.write().await?;
         self.inner.write(offset, chunks).await

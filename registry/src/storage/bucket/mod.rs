@@ -7,15 +7,20 @@
 //! ```text
 //! blob/…/data           what the blob is made of: {"size", "upload", "segments": [{"name", "size"}]}
 //! up/<uuid>/session     the upload: the same list on one line, then the upload's record
-//! seg/<uuid>/<name>     received bytes, in pieces of at most 8 MiB; written once
+//! seg/<uuid>/<name>     received bytes; written once
 //! ```
 //!
 //! An upload's bytes stay where they arrived: closing it writes the list as the
 //! blob's `data`. So any replica can continue an upload from the list in its
-//! session, and the digest need not be known before the last byte.
+//! session, and the digest need not be known before the last byte. What one
+//! request brings is one object ([`growing`]), unless there are so many requests
+//! that their parts do not fit into memory; so nearly every blob is one object,
+//! which clients can fetch from the bucket themselves ([`Redirect`]).
 //!
 //! What a store promises is asked at start ([`Promises`]).
 
+mod connect;
+mod growing;
 mod objects;
 mod segments;
 mod strays;
@@ -25,13 +30,14 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
+use object_store::PutMode;
 use object_store::path::Path;
-use object_store::prefix::PrefixStore;
-use object_store::{ObjectStore, PutMode};
 use oci::Digest;
 use url::Url;
 
 use super::{Blob, Content, Error, Key, Opened, Prefix, Result, Stamp, Storage, Stray, UploadId};
+pub use connect::Redirect;
+use connect::Redirects;
 use objects::Objects;
 pub use objects::Promises;
 use segments::SegmentList;
@@ -52,22 +58,24 @@ impl Bucket {
     /// with options as `object_store` names them (`aws_endpoint`, `aws_region`…;
     /// unknown ones are ignored), and finds out what the store promises.
     ///
-    /// `nonce` makes the names of the objects it probes with.
+    /// `redirect` says which blobs clients fetch themselves, if any; `nonce` makes the
+    /// names of the objects it probes with.
     ///
     /// # Errors
     /// When the URL or an option is wrong, or the store does not answer.
     pub async fn open(
         url: &Url,
         options: impl IntoIterator<Item = (String, String)>,
+        redirect: Option<Redirect>,
         nonce: UploadId,
     ) -> Result<Self> {
-        let (store, prefix) = object_store::parse_url_opts(url, options)
-            .map_err(|source| objects::fail("use", url.as_str(), source))?;
-        let store: Arc<dyn ObjectStore> = match prefix.as_ref() {
-            "" => Arc::from(store),
-            _ => Arc::new(PrefixStore::new(store, prefix)),
+        let options: Vec<(String, String)> = options.into_iter().collect();
+        let store = connect::store(url, &options)?;
+        let redirects = match redirect {
+            Some(redirect) => Redirects::new(redirect, url, options)?,
+            None => None,
         };
-        let objects = Arc::new(Objects::probe(store, nonce).await?);
+        let objects = Arc::new(Objects::probe(store, redirects, nonce).await?);
         Ok(Self { objects, open: Arc::default() })
     }
 

@@ -5,13 +5,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _};
+use object_store::multipart::PartId;
 use object_store::{
-    Error as StoreError, ObjectMeta, ObjectStore, ObjectStoreExt as _, PutMode, PutPayload,
+    Error as StoreError, MultipartId, ObjectMeta, ObjectStoreExt as _, PutMode, PutPayload,
     UpdateVersion,
 };
 use oci::Digest;
 
 use super::super::{Error, Key, Result, Stamp, UploadId};
+use super::connect::{Redirects, Store};
 use super::path;
 
 /// How many marks of one manifest are written at a time. A round trip costs
@@ -43,8 +45,9 @@ pub(super) struct Found {
 /// The objects of a bucket, below its prefix.
 #[derive(Debug)]
 pub(super) struct Objects {
-    store: Arc<dyn ObjectStore>,
+    store: Arc<dyn Store>,
     promises: Promises,
+    redirects: Option<Redirects>,
     /// Begins the names that this process gives, and no other.
     nonce: UploadId,
     named: AtomicU64,
@@ -52,9 +55,13 @@ pub(super) struct Objects {
 
 impl Objects {
     /// Asks the store what it promises, with an object that is removed again.
-    pub(super) async fn probe(store: Arc<dyn ObjectStore>, nonce: UploadId) -> Result<Self> {
-        let none = Promises { put_if_absent: false, put_if_unchanged: false };
-        let objects = Self { store, promises: none, nonce, named: AtomicU64::new(0) };
+    pub(super) async fn probe(
+        store: Arc<dyn Store>,
+        redirects: Option<Redirects>,
+        nonce: UploadId,
+    ) -> Result<Self> {
+        let promises = Promises { put_if_absent: false, put_if_unchanged: false };
+        let objects = Self { store, promises, redirects, nonce, named: AtomicU64::new(0) };
         let key = format!("probe/{nonce}");
         let value = |text: &'static str| Bytes::from_static(text.as_bytes());
         let first = objects.put(&key, value("first"), PutMode::Overwrite).await?;
@@ -75,6 +82,47 @@ impl Objects {
 
     pub(super) fn promises(&self) -> Promises {
         self.promises
+    }
+
+    /// Returns which objects clients fetch themselves.
+    pub(super) fn redirects(&self) -> Option<&Redirects> {
+        self.redirects.as_ref()
+    }
+
+    /// Begins an object that is written in parts.
+    pub(super) async fn begin_parts(&self, key: &str) -> Result<MultipartId> {
+        let begun = self.store.create_multipart(&path(key)?).await;
+        begun.map_err(|source| fail("begin", key, source))
+    }
+
+    /// Writes the part `index` of an object.
+    pub(super) async fn put_part(
+        &self,
+        key: &str,
+        id: &MultipartId,
+        index: usize,
+        bytes: Bytes,
+    ) -> Result<PartId> {
+        let payload = PutPayload::from_bytes(bytes);
+        let written = self.store.put_part(&path(key)?, id, index, payload).await;
+        written.map_err(|source| fail("write a part of", key, source))
+    }
+
+    /// Makes an object of its parts.
+    pub(super) async fn complete_parts(
+        &self,
+        key: &str,
+        id: &MultipartId,
+        parts: Vec<PartId>,
+    ) -> Result<()> {
+        let completed = self.store.complete_multipart(&path(key)?, id, parts).await;
+        completed.map(drop).map_err(|source| fail("complete", key, source))
+    }
+
+    /// Drops the parts of an object.
+    pub(super) async fn abandon_parts(&self, key: &str, id: &MultipartId) -> Result<()> {
+        let abandoned = self.store.abort_multipart(&path(key)?, id).await;
+        abandoned.map_err(|source| fail("abandon", key, source))
     }
 
     /// Returns an object and its version.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 use serde::{Deserialize, Serialize};
+use url::Url;
 
 use super::super::{Result, UploadId};
 use super::objects::Objects;
@@ -97,6 +98,19 @@ pub struct Segments {
 impl Segments {
     pub(super) fn new(objects: Arc<Objects>, list: SegmentList) -> Self {
         Self { objects, list: Arc::new(list) }
+    }
+
+    /// Returns where the client can fetch all of it, if it should.
+    ///
+    /// # Errors
+    /// When the address cannot be signed.
+    pub async fn redirect(&self) -> Result<Option<Url>> {
+        match (self.objects.redirects(), &*self.list.segments) {
+            (Some(redirects), [only]) if only.size >= redirects.from_bytes => {
+                redirects.sign(&self.list.key(only)).await.map(Some)
+            }
+            _ => Ok(None),
+        }
     }
 
     /// Reads a part, one piece ahead of the reader.

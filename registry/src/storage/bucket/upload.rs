@@ -17,22 +17,19 @@ use oci::Digest;
 use serde::{Deserialize, Serialize};
 
 use super::super::{Blob, Error, Key, Opened, Result, UploadId, Writer};
+use super::growing::{Growing, PART_BYTES};
 use super::objects::{self, Objects};
 use super::segments::{Segment, SegmentList};
 
 /// What all uploads of a process may hold in memory before it is sent, in bytes.
 const BUFFER_BYTES: usize = 32 << 20;
 
-/// The largest segment: a gigabyte is then 128 objects, and one takes a fraction
-/// of a second to send.
-const MAX_SEGMENT_BYTES: usize = 8 << 20;
-
-/// The smallest full segment, however many uploads there are: below this the
-/// round trip takes longer than the bytes.
+/// The smallest full segment, where there are too many uploads for parts: below
+/// this the round trip takes longer than the bytes.
 const MIN_SEGMENT_BYTES: usize = 512 << 10;
 
 /// How many segments an upload may have. The list is read for each pull, and is
-/// then half a mebibyte; 64 GiB in full segments.
+/// then half a mebibyte.
 const MAX_SEGMENTS: usize = 8192;
 
 /// How often a blob that was there is looked for again when it is gone.
@@ -116,10 +113,10 @@ impl Claim {
         Ok(Self { id, open: Arc::clone(open) })
     }
 
-    /// Returns how large a segment may grow beside the other uploads.
-    fn segment_bytes(&self) -> usize {
+    /// Returns how much may wait in memory beside the other uploads.
+    fn buffer_bytes(&self) -> usize {
         let open = self.open.lock().expect("nothing panics while it holds the lock").len();
-        (BUFFER_BYTES / open.max(1)).clamp(MIN_SEGMENT_BYTES, MAX_SEGMENT_BYTES)
+        (BUFFER_BYTES / open.max(1)).clamp(MIN_SEGMENT_BYTES, PART_BYTES)
     }
 }
 
@@ -139,8 +136,8 @@ pub(super) async fn open(
     let size = session.list.size;
     let record = session.record.clone();
     let objects = Arc::clone(objects);
-    let writer =
-        BucketWriter { objects, claim, session, buffer: BytesMut::new(), fate: Fate::Open };
+    let (buffer, growing, fate) = (BytesMut::new(), None, Fate::Open);
+    let writer = BucketWriter { objects, claim, session, growing, buffer, fate };
     Ok(Some(Opened { record, size, writer }))
 }
 
@@ -150,7 +147,9 @@ pub struct BucketWriter {
     objects: Arc<Objects>,
     claim: Claim,
     session: Session,
-    /// What has come since the last segment.
+    /// The segment that this request makes.
+    growing: Option<Growing>,
+    /// What has come since the last segment or part.
     buffer: BytesMut,
     fate: Fate,
 }
@@ -171,38 +170,78 @@ enum Fate {
 
 impl BucketWriter {
     /// Forgets what was received beyond `size`.
-    fn cut(&mut self, size: u64) {
-        let list = &mut self.session.list;
-        if size >= list.size {
-            let kept = usize::try_from(size - list.size).unwrap_or(usize::MAX);
-            self.buffer.truncate(kept);
-            return;
+    ///
+    /// Segments and parts are kept whole or not at all, so that an object has no
+    /// more bytes than its list says.
+    fn cut(&mut self, size: u64) -> Result<()> {
+        let stored = self.session.list.size + self.growing.as_ref().map_or(0, Growing::size);
+        if size >= stored {
+            self.buffer.truncate(usize::try_from(size - stored).unwrap_or(usize::MAX));
+            return Ok(());
         }
         self.buffer.clear();
-        while list.size > size {
-            let Some(last) = list.segments.last_mut() else { break };
-            let surplus = (list.size - size).min(last.size);
-            last.size -= surplus;
-            list.size -= surplus;
-            if last.size == 0 {
-                list.segments.pop();
-            }
+        drop(self.growing.take());
+        let list = &mut self.session.list;
+        while list.size > size
+            && let Some(last) = list.segments.pop()
+        {
+            list.size -= last.size;
+        }
+        match list.size == size {
+            true => Ok(()),
+            false => Err(self.cannot_continue(format!("byte {size} is within one of its pieces"))),
         }
     }
 
-    /// Stores what is in the buffer as a segment.
-    async fn flush(&mut self) -> Result<()> {
-        if self.buffer.is_empty() {
-            return Ok(());
-        }
+    fn cannot_continue(&self, reason: String) -> Error {
+        let place = format!("upload {}", self.claim.id);
+        Error::from_io("continue", place, std::io::Error::other(reason))
+    }
+
+    /// Returns a new segment without content, unless there are too many.
+    fn new_segment(&self) -> Result<Segment> {
         if self.session.list.segments.len() >= MAX_SEGMENTS {
-            let place = format!("upload {}", self.claim.id);
             let reason = format!("it comes in more than {MAX_SEGMENTS} pieces");
-            return Err(Error::from_io("continue", place, std::io::Error::other(reason)));
+            return Err(self.cannot_continue(reason));
         }
+        Ok(Segment { name: self.objects.unique_name(), size: 0 })
+    }
+
+    /// Stores a full buffer: as a part, where parts fit into memory.
+    async fn spill(&mut self) -> Result<()> {
+        if self.buffer.len() < PART_BYTES || self.growing.as_ref().is_some_and(Growing::is_full) {
+            return self.flush().await;
+        }
+        let growing = match &mut self.growing {
+            Some(growing) => growing,
+            None => {
+                let segment = self.new_segment()?;
+                let key = self.session.list.key(&segment);
+                let begun = Growing::begin(&self.objects, key, segment.name).await?;
+                self.growing.insert(begun)
+            }
+        };
+        growing.push(self.buffer.split().freeze()).await
+    }
+
+    /// Makes a segment of what has come since the last one.
+    async fn flush(&mut self) -> Result<()> {
         let bytes = self.buffer.split().freeze();
-        let segment = Segment { name: self.objects.unique_name(), size: bytes.len() as u64 };
-        self.objects.put(&self.session.list.key(&segment), bytes, PutMode::Overwrite).await?;
+        let segment = match self.growing.take() {
+            Some(mut growing) => {
+                if !bytes.is_empty() {
+                    growing.push(bytes).await?;
+                }
+                growing.finish().await?
+            }
+            None if bytes.is_empty() => return Ok(()),
+            None => {
+                let segment = Segment { size: bytes.len() as u64, ..self.new_segment()? };
+                let key = self.session.list.key(&segment);
+                self.objects.put(&key, bytes, PutMode::Overwrite).await?;
+                segment
+            }
+        };
         self.session.list.push(segment);
         Ok(())
     }
@@ -238,17 +277,21 @@ impl BucketWriter {
 }
 
 impl Writer for BucketWriter {
+    /// A checkpoint ends a segment, and a blob of one segment is worth more than
+    /// what a crash costs: most clients begin anew after one in any case.
+    const CHECKPOINT_BYTES: u64 = 16 << 30;
+
     async fn write(&mut self, offset: u64, chunks: &[Bytes]) -> Result<()> {
-        self.cut(offset);
+        self.cut(offset)?;
         for chunk in chunks {
             let mut rest = &chunk[..];
             while !rest.is_empty() {
-                let limit = self.claim.segment_bytes();
+                let limit = self.claim.buffer_bytes();
                 let room = limit.saturating_sub(self.buffer.len()).min(rest.len());
                 self.buffer.extend_from_slice(&rest[..room]);
                 rest = &rest[room..];
                 if self.buffer.len() >= limit {
-                    self.flush().await?;
+                    self.spill().await?;
                 }
             }
         }
@@ -275,7 +318,7 @@ impl Writer for BucketWriter {
             return Ok(());
         }
         if self.fate == Fate::Open {
-            self.cut(size);
+            self.cut(size)?;
             self.flush().await?;
             let before = self.session.closing.replace(*digest);
             if let Some(other) = before.filter(|before| before != digest) {

@@ -251,6 +251,8 @@ impl LocalWriter {
 }
 
 impl Writer for LocalWriter {
+    const CHECKPOINT_BYTES: u64 = 64 << 20;
+
     async fn write(&mut self, offset: u64, chunks: &[Bytes]) -> Result<()> {
         let data = self.data()?;
         let batch = Batch { chunks: chunks.to_vec(), offset };
