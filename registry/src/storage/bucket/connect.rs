@@ -145,6 +145,8 @@ mod tests {
 
     #[tokio::test]
     async fn addresses_are_signed_for_where_clients_reach_the_store() {
+        // As the program does when it starts; another test may have been first.
+        rustls::crypto::ring::default_provider().install_default().ok();
         let url: Url = "s3://images/some/prefix".parse().unwrap();
         let options = [
             ("aws_endpoint", "http://127.0.0.1:9000"),
