@@ -7,10 +7,10 @@ FUZZ_SECONDS ?= 60
 RELEASE := target/release
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test check soak bench bench-instructions fuzz install uninstall clean
+.PHONY: help build demo test check e2e-garage soak bench bench-instructions fuzz install uninstall clean
 
 help: ## Lists what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## Builds rbuild, rregistry, rrun and their helper, optimised
 	$(CARGO) build --release --locked -p builder -p registry -p runner
@@ -25,6 +25,9 @@ check: ## Formats, lints and tests all that needs no privileges
 
 test: ## Runs every test: unit, integration, privileged, end-to-end
 	@.ci/test all
+
+e2e-garage: ## Runs the registry on garage, a distributed store; builds that first, once
+	@.ci/test garage
 
 soak: ## Runs the long loops of kill -9, races and load (SOAK_SECONDS=300 each, SOAK_KILLS=200 of builds)
 	@.ci/test soak

@@ -13,6 +13,7 @@ macro_rules! on_each_store {
         on_each_store!(@ moto: $($test),* $(, $($conditional),*)?);
         on_each_store!(@ s3s_fs: $($test),* $(, $($conditional),*)?);
         on_each_store!(@ heedless: $($test),*);
+        on_each_store!(@ garage: $($test),*);
     };
     (@ $store:ident: $($test:ident),*) => {
         mod $store {

@@ -4,6 +4,8 @@
 //! Each test takes `SOAK_SECONDS` (8). `make check` runs the one on a directory; the others need
 //! servers that `make test` installs.
 #![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::print_stdout, reason = "a long test says what it did")]
+#![expect(clippy::disallowed_methods, reason = "how long it takes is an environment variable")]
 
 #[path = "../support/mod.rs"]
 #[expect(dead_code, reason = "each test program uses a part of it")]
@@ -50,6 +52,15 @@ mod s3s_fs {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn soak_three_replicas_keep_what_was_acknowledged() {
         endure(Fleet::on_bucket(&Store::s3s_fs().await).await).await;
+    }
+}
+
+mod garage {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn soak_three_replicas_keep_what_was_acknowledged() {
+        endure(Fleet::on_bucket(&Store::garage().await).await).await;
     }
 }
 

@@ -11,7 +11,10 @@ use tempfile::TempDir;
 
 /// s3s-fs makes one file name of bucket and key, which may be 167 bytes together: ours are short.
 const BUCKET: &str = "bkt";
-const KEY: &str = "test";
+/// Keys as garage wants them; the others take any.
+const KEY: &str = "GK0123456789abcdef01234567";
+const SECRET: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+const REGION: &str = "garage";
 
 /// A program that listens on a port, and ends with the value.
 pub(crate) struct Server {
@@ -110,7 +113,7 @@ impl Store {
         std::fs::create_dir(objects.path().join(BUCKET)).unwrap();
         let mut program = Command::new(installed().join("s3s-fs-0.14.1/bin/s3s-fs"));
         program.args(["--host", "127.0.0.1", "--port", &port.to_string()]);
-        program.args(["--access-key", KEY, "--secret-key", KEY]).arg(objects.path());
+        program.args(["--access-key", KEY, "--secret-key", SECRET]).arg(objects.path());
         let server = Server::start(program, port, Some(objects)).await;
         Self { servers: vec![server], heeds_conditions: true }
     }
@@ -121,6 +124,50 @@ impl Store {
         let settings = "proxy_set_header If-None-Match ''; proxy_set_header If-Match '';
                         proxy_set_header Host $http_host;";
         servers.insert(0, Server::nginx(&[servers[0].address()], settings).await);
+        Self { servers, heeds_conditions: false }
+    }
+
+    /// Three nodes of garage, which keep everything three times and ignore conditions.
+    pub(crate) async fn garage() -> Self {
+        let program = installed().join("garage-2.5.0/bin/garage");
+        let files = tempfile::tempdir().unwrap();
+        let run = |node: usize, words: &[&str]| {
+            let config = files.path().join(format!("{node}.toml"));
+            let output = Command::new(&program).arg("-c").arg(config).args(words).output().unwrap();
+            let errors = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "garage {words:?}: {errors}");
+            String::from_utf8(output.stdout).unwrap().trim().to_owned()
+        };
+        let mut servers = Vec::new();
+        let mut ids = Vec::new();
+        for node in 0..3 {
+            let (rpc, api) = (free_port(), free_port());
+            let dir = files.path().join(node.to_string()).display().to_string();
+            let config = format!(
+                "metadata_dir = '{dir}/meta'\ndata_dir = '{dir}/data'\ndb_engine = 'sqlite'\n\
+                 replication_factor = 3\nrpc_secret = '{SECRET}'\n\
+                 rpc_bind_addr = '127.0.0.1:{rpc}'\nrpc_public_addr = '127.0.0.1:{rpc}'\n\
+                 [s3_api]\ns3_region = '{REGION}'\napi_bind_addr = '127.0.0.1:{api}'\n"
+            );
+            let file = files.path().join(format!("{node}.toml"));
+            std::fs::write(&file, config).unwrap();
+            let mut server = Command::new(&program);
+            server.arg("-c").arg(file).arg("server");
+            servers.push(Server::start(server, api, None).await);
+            ids.push(run(node, &["node", "id", "-q"]));
+        }
+        for id in &ids[1..] {
+            run(0, &["node", "connect", id]);
+        }
+        for id in &ids {
+            let id = id.split('@').next().unwrap();
+            run(0, &["layout", "assign", "-z", "here", "-c", "10G", id]);
+        }
+        run(0, &["layout", "apply", "--version", "1"]);
+        run(0, &["key", "import", "--yes", KEY, SECRET]);
+        run(0, &["bucket", "create", BUCKET]);
+        run(0, &["bucket", "allow", "--read", "--write", "--owner", BUCKET, "--key", KEY]);
+        servers[0]._files = Some(files);
         Self { servers, heeds_conditions: false }
     }
 
@@ -135,9 +182,9 @@ impl Store {
         [
             ("AWS_ENDPOINT", format!("http://{}", self.servers[0].address)),
             ("AWS_ALLOW_HTTP", "true".to_owned()),
-            ("AWS_REGION", "us-east-1".to_owned()),
+            ("AWS_REGION", REGION.to_owned()),
             ("AWS_ACCESS_KEY_ID", KEY.to_owned()),
-            ("AWS_SECRET_ACCESS_KEY", KEY.to_owned()),
+            ("AWS_SECRET_ACCESS_KEY", SECRET.to_owned()),
         ]
     }
 

@@ -45,7 +45,7 @@ pub(super) struct Redirects {
 impl Redirects {
     /// Prepares for what `redirect` asks; `None` where the store has no addresses.
     pub(super) fn new(
-        redirect: Redirect,
+        redirect: &Redirect,
         url: &Url,
         mut options: Vec<(String, String)>,
     ) -> Result<Option<Self>> {
@@ -161,7 +161,7 @@ mod tests {
         ] {
             let endpoint = endpoint.map(|text| text.parse().unwrap());
             let redirect = Redirect { endpoint, from_bytes: 1 };
-            let redirects = Redirects::new(redirect, &url, options.clone()).unwrap().unwrap();
+            let redirects = Redirects::new(&redirect, &url, options.clone()).unwrap().unwrap();
             let signed = redirects.sign("seg/u/n").await.unwrap();
             assert!(signed.as_str().starts_with(expected), "{signed}");
             let query: std::collections::BTreeMap<_, _> = signed.query_pairs().collect();
@@ -178,6 +178,6 @@ mod tests {
         }
         let memory = "memory:///".parse().unwrap();
         let redirect = Redirect { endpoint: None, from_bytes: 0 };
-        assert!(Redirects::new(redirect, &memory, Vec::new()).unwrap().is_none());
+        assert!(Redirects::new(&redirect, &memory, Vec::new()).unwrap().is_none());
     }
 }

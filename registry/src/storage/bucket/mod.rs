@@ -72,7 +72,7 @@ impl Bucket {
         let options: Vec<(String, String)> = options.into_iter().collect();
         let store = connect::store(url, &options)?;
         let redirects = match redirect {
-            Some(redirect) => Redirects::new(redirect, url, options)?,
+            Some(redirect) => Redirects::new(&redirect, url, options)?,
             None => None,
         };
         let objects = Arc::new(Objects::probe(store, redirects, nonce).await?);
