@@ -225,8 +225,8 @@ impl Command {
         let mut refused = false;
         for path in &self.candidates {
             match rustix::fs::access(path.as_c_str(), Access::EXEC_OK) {
-                Ok(()) => return Ok(()),
-                Err(rustix::io::Errno::ACCESS) => refused = true,
+                Ok(()) if !is_directory(path) => return Ok(()),
+                Ok(()) | Err(rustix::io::Errno::ACCESS) => refused = true,
                 Err(_) => {}
             }
         }
@@ -259,6 +259,11 @@ impl Command {
             None => Error::CommandNotFound { command },
         }
     }
+}
+
+fn is_directory(path: &CString) -> bool {
+    rustix::fs::stat(path.as_c_str())
+        .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_dir())
 }
 
 fn exists(path: &CString) -> bool {

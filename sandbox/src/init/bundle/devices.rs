@@ -42,7 +42,10 @@ impl Helper {
                 Err(error) => return Err(error).cannot(|| format!("make /dev/{name}")),
             }
         }
-        bundle.devices.iter().try_for_each(|device| self.make_device(root, device, &host))
+        // The terminals' own is a link into their file system, see above.
+        let ptmx = Path::new("/dev/ptmx");
+        let mut devices = bundle.devices.iter().filter(|device| device.path != ptmx);
+        devices.try_for_each(|device| self.make_device(root, device, &host))
     }
 
     fn make_device(&mut self, root: &OwnedFd, device: &Device, host: &HostNodes) -> Result<()> {
