@@ -64,6 +64,7 @@ pub fn create(
         Pause::Unmapped => {
             idmap::write(pid, &bundle.uid_map, &bundle.gid_map).map(|()| String::new())
         }
+        Pause::Clocks => set_clocks(pid, bundle).map(|()| String::new()),
         Pause::Mounted => mounted(pid),
     };
     let started = start(Request {
@@ -189,6 +190,16 @@ impl Bundle {
     pub(crate) fn has_new(&self, kind: NamespaceKind) -> bool {
         self.namespace(kind).is_some_and(|namespace| namespace.path.is_none())
     }
+}
+
+/// Sets the clocks of the time namespace that children of a process are in.
+fn set_clocks(pid: u32, bundle: &Bundle) -> Result<()> {
+    for offset in &bundle.clocks {
+        let line = format!("{} {} {}", offset.clock, offset.seconds, offset.nanoseconds);
+        std::fs::write(format!("/proc/{pid}/timens_offsets"), &line)
+            .cannot(|| format!("set the clock of the time namespace to {line:?}"))?;
+    }
+    Ok(())
 }
 
 /// Opens the root and the sources of bind mounts as detached mounts: here

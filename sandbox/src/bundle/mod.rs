@@ -8,8 +8,8 @@
 //! caller                                          rrun-init
 //!   sources, namespaces: descriptors ───────────►
 //!   plan ───────────────────────────────────────► join, unshare, fork (where a user, time or
-//!   ◄──────────────────────────── ids, please ───       joined process id namespace needs it)
-//!   uid_map, gid_map ── go on ──────────────────► mounts, devices, masks
+//!   ◄──────────────────────────── ids, clocks ───       joined process id namespace needs it)
+//!   uid_map, gid_map, clocks ── go on ──────────► mounts, devices, masks
 //!   ◄──────────────────────────────── mounted ───
 //!   hooks ── go on, state ──────────────────────► hooks, pivot_root, user
 //!   ◄──────────────────────── terminal, ready ─── waits at the gate, execve

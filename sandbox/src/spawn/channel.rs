@@ -79,11 +79,14 @@ pub(crate) enum Message {
 pub(crate) enum Pause {
     /// Its ids are to be mapped.
     Unmapped,
+    /// The clocks of its children are to be set: its own file for it is not
+    /// its any more once it has other ids.
+    Clocks,
     /// The namespaces are there, the root is not changed yet.
     Mounted,
 }
 
-wire_enum!(Pause { 0 => Unmapped, 1 => Mounted });
+wire_enum!(Pause { 0 => Unmapped, 1 => Mounted, 2 => Clocks });
 
 /// An [`Error`] as it travels.
 enum Failure {

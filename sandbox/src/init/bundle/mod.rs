@@ -121,7 +121,7 @@ impl Helper {
                 .fold(0, |flags, namespace| flags | namespace.kind.flag());
             unshare(flags)?;
             if bundle.has_new(NamespaceKind::Time) {
-                set_clocks(bundle)?;
+                self.pause(Pause::Clocks)?;
             }
             if !self.fork()? {
                 return Ok(false);
@@ -172,13 +172,4 @@ fn become_root() -> Result<()> {
     rustix::thread::set_thread_groups(&[]).ok();
     rustix::thread::set_thread_res_gid(Gid::ROOT, Gid::ROOT, Gid::ROOT).cannot(what)?;
     rustix::thread::set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT).cannot(what)
-}
-
-fn set_clocks(bundle: &Bundle) -> Result<()> {
-    for offset in &bundle.clocks {
-        let line = format!("{} {} {}", offset.clock, offset.seconds, offset.nanoseconds);
-        std::fs::write("/proc/self/timens_offsets", &line)
-            .cannot(|| format!("set the clock of the time namespace to {line:?}"))?;
-    }
-    Ok(())
 }
