@@ -24,16 +24,18 @@ use super::exec::{self, exec, parse_user};
 use super::features::features;
 use super::foreground::attend;
 use super::report;
+use super::rootless::own_ids;
 use super::spec;
 use super::state::{Container, Id, States, Status};
 use super::stats::stats;
 use crate::engine::options::Signal;
 use crate::engine::signals::Signals;
 
-/// Makes an ordinary user root of a user namespace, where that is needed.
-pub fn enter_rootless() {
+/// Makes an ordinary user root of a user namespace, where that is needed: to
+/// mount. The owner of a namespace may do everything else from outside.
+fn enter_rootless() {
     if let Err(error) = sandbox::rootless::enter_if_needed() {
-        // Commands that need no namespaces work all the same.
+        // What it was needed for says so.
         tracing::debug!(%error, "no user namespace");
     }
 }
@@ -55,6 +57,10 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         .without_time()
         .with_target(false)
         .init();
+    if matches!(cli.command, Command::Create(_) | Command::Run(_)) {
+        // There is one thread, and nothing is open.
+        enter_rootless();
+    }
     match dispatch(&cli, &mut io::stdout().lock()) {
         Ok(code) => code,
         Err(error) => {
@@ -340,9 +346,7 @@ fn resources(args: &UpdateArgs) -> anyhow::Result<Resources> {
 
 fn write_spec(args: &SpecArgs) -> anyhow::Result<()> {
     let path = args.bundle.join("config.json");
-    let ids = args
-        .rootless
-        .then(|| (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw()));
+    let ids = args.rootless.then(own_ids);
     let what = || format!("cannot write {}", path.display());
     let mut file = fs::File::create_new(&path).with_context(what)?;
     writeln!(file, "{:#}", spec::example(ids)).with_context(what)

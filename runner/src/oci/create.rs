@@ -10,6 +10,7 @@ use sandbox::{Sandboxed, Stdio};
 
 use super::console;
 use super::error::{Error, Result};
+use super::rootless;
 use super::spec::{self, Config, Hook};
 use super::state::{Container, Creating, Id, Record, States, Status, write_whole};
 
@@ -54,6 +55,7 @@ pub struct Made {
 pub fn create(states: &States, request: Request<'_>) -> Result<Made> {
     let (config, bytes) = spec::read(request.bundle)?;
     let mut bundle = spec::bundle(&config, request.bundle)?;
+    rootless::translate(&mut bundle)?;
     let console = console_of(&bundle, &request)?;
     let preserved = request.preserved.len();
     if preserved > 0 && !bundle.process.env.iter().any(|entry| entry.starts_with("LISTEN_FDS=")) {

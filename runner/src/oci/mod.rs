@@ -20,9 +20,10 @@ pub mod exec;
 mod features;
 mod foreground;
 mod report;
+mod rootless;
 pub mod spec;
 pub mod state;
 mod stats;
 
-pub use cli::{enter_rootless, run};
+pub use cli::run;
 pub use error::{Error, Result};

@@ -172,7 +172,8 @@ impl Drop for Bundle {
             self.command(&["delete", "--force", id]);
         }
         if !std::thread::panicking() {
-            assert_eq!(self.cgroups(), [PathBuf::new(); 0], "a control group is left");
+            let left = self.cgroups();
+            assert!(left.is_empty(), "control groups are left: {left:?}");
         }
     }
 }
@@ -236,7 +237,7 @@ fn tree(root: &Path) {
 }
 
 /// Returns the sandbox's helper, built if it is not there.
-fn helper() -> PathBuf {
+pub(crate) fn helper() -> PathBuf {
     static BUILD: std::sync::Once = std::sync::Once::new();
     let target = Path::new(env!("CARGO_BIN_EXE_rrun-oci")).parent().unwrap();
     BUILD.call_once(|| {

@@ -6,3 +6,4 @@ mod config;
 mod hooks;
 mod hostile;
 mod lifecycle;
+mod rootless;
