@@ -85,4 +85,27 @@ mod tests {
         insta::assert_snapshot!(error(r#"{"ociVersion":"1.0.0","process":{"user":{"uid":-1}}}"#), @"config.json cannot be read: invalid value: integer `-1`, expected u32 at line 1 column 49");
         insta::assert_snapshot!(error(r#"{"ociVersion":"1.0.0","mounts":[{"type":"proc"}]}"#), @"config.json cannot be read: missing field `destination` at line 1 column 47");
     }
+
+    /// The seeds of the fuzz target, cut and changed at every place.
+    #[test]
+    fn damaged_configurations_are_read_or_refused() {
+        let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/seeds/runtime_config");
+        let mut accepted = 0;
+        for entry in fs::read_dir(seeds).unwrap() {
+            let bytes = fs::read(entry.unwrap().path()).unwrap();
+            let config = parse(&bytes).unwrap();
+            bundle(&config, Path::new("/bundle")).unwrap();
+            for at in 0..bytes.len() {
+                assert!(parse(&bytes[..at]).is_err(), "accepted {at} bytes");
+                for other in [b'0', b'"', b'-', b'/', b'.', b'}'] {
+                    let mut damaged = bytes.clone();
+                    damaged[at] = other;
+                    if let Ok(config) = parse(&damaged) {
+                        accepted += usize::from(bundle(&config, Path::new("/bundle")).is_ok());
+                    }
+                }
+            }
+        }
+        assert!(accepted > 100, "{accepted}");
+    }
 }
