@@ -12,7 +12,7 @@ RELEASE := target/release
 help: ## Lists what can be made
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-build: ## Builds rbuild, rregistry, rrun and their helper, optimised
+build: ## Builds rbuild, rregistry, rrun, rrun-oci and their helper, optimised
 	$(CARGO) build --release --locked -p builder -p registry -p runner
 	@# The helper that enters a sandbox starts in a fraction of the time when it is static.
 	$(CARGO) rustc --release --locked -p sandbox --bin rrun-init -- -C target-feature=+crt-static
@@ -51,11 +51,11 @@ fuzz: ## Runs each fuzz target for FUZZ_SECONDS (60); needs cargo-fuzz, any comp
 install: ## Installs the built programs under PREFIX (/usr/local)
 	@test -x $(RELEASE)/rrun-init || { echo "error: nothing is built; run make build first" >&2; exit 1; }
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/libexec
-	install -m 755 $(RELEASE)/rbuild $(RELEASE)/rregistry $(RELEASE)/rrun $(DESTDIR)$(PREFIX)/bin/
+	install -m 755 $(RELEASE)/rbuild $(RELEASE)/rregistry $(RELEASE)/rrun $(RELEASE)/rrun-oci $(DESTDIR)$(PREFIX)/bin/
 	install -m 755 $(RELEASE)/rrun-init $(DESTDIR)$(PREFIX)/libexec/
 
 uninstall: ## Removes what install put there
-	rm -f $(addprefix $(DESTDIR)$(PREFIX)/bin/,rbuild rregistry rrun) $(DESTDIR)$(PREFIX)/libexec/rrun-init
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/bin/,rbuild rregistry rrun rrun-oci) $(DESTDIR)$(PREFIX)/libexec/rrun-init
 
 clean: ## Removes what was built
 	$(CARGO) clean

@@ -18,6 +18,12 @@ impl Dockerd {
     /// Starts dockerd and waits until it answers.
     #[must_use]
     pub fn start(world: &World) -> Self {
+        Self::start_with(world, &[])
+    }
+
+    /// Starts dockerd with further arguments.
+    #[must_use]
+    pub fn start_with(world: &World, args: &[&str]) -> Self {
         let socket = world.path("docker.sock").to_str().unwrap().to_owned();
         let log = fs::File::create(world.path("dockerd.log")).unwrap();
         fs::write(world.path("daemon.json"), "{}").unwrap();
@@ -33,6 +39,7 @@ impl Dockerd {
             .arg(world.path("docker-exec"))
             .arg("--pidfile")
             .arg(world.path("docker.pid"))
+            .args(args)
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)

@@ -5,6 +5,7 @@
 //!  └─► engine/   containers with names, logs, volumes and exit statuses
 //!        ├─► store     images and layers
 //!        └─► sandbox   processes in namespaces
+//! oci/      the command line that other engines call, straight to the sandbox
 //! ```
 //!
 //! There is no daemon. In the foreground `rrun` itself watches its container;
@@ -16,3 +17,4 @@
 
 pub mod cli;
 pub mod engine;
+pub mod oci;

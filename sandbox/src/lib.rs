@@ -24,6 +24,7 @@
 //!   stays with it holds them.
 //! - Between clone and exec nothing allocates; the caller may have threads.
 
+pub mod bundle;
 mod caps;
 pub mod cgroup;
 pub mod dns;

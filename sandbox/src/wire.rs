@@ -63,6 +63,15 @@ macro_rules! numbers {
 }
 numbers!(u8 u16 u32 u64 i32 i64 f64);
 
+impl Wire for char {
+    fn put(&self, out: &mut Vec<u8>) {
+        u32::from(*self).put(out);
+    }
+    fn get(input: &mut &[u8]) -> Result<Self, Malformed> {
+        Self::from_u32(u32::get(input)?).ok_or(Malformed)
+    }
+}
+
 impl Wire for Ipv4Addr {
     fn put(&self, out: &mut Vec<u8>) {
         self.to_bits().put(out);

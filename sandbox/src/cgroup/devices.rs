@@ -34,15 +34,7 @@ pub(super) fn v1_rules() -> Vec<String> {
 pub(super) fn v2_program() -> Vec<DeviceInstruction> {
     const CHARACTER: i32 = 2;
     const MAKE: i32 = 1;
-    // load r2 (type), r3 (access), r4 (major), r5 (minor)
-    let mut program = vec![
-        load(2, 0),
-        alu_and(2, 0xffff),
-        load(3, 0),
-        alu_shift_right(3, 16),
-        load(4, 4),
-        load(5, 8),
-    ];
+    let mut program = load_context();
     // Making a node and nothing else: allowed.
     program.extend([jump_unless_equal(3, MAKE, 2), result(1), exit()]);
     // Of the rest only character devices.
@@ -60,6 +52,11 @@ pub(super) fn v2_program() -> Vec<DeviceInstruction> {
     }
     program.extend([result(0), exit()]);
     program
+}
+
+/// Loads r2 (type), r3 (access), r4 (major) and r5 (minor).
+pub(super) fn load_context() -> Vec<DeviceInstruction> {
+    vec![load(2, 0), alu_and(2, 0xffff), load(3, 0), alu_shift_right(3, 16), load(4, 4), load(5, 8)]
 }
 
 fn instruction(code: u8, registers: u8, offset: i16, value: i32) -> DeviceInstruction {
@@ -83,57 +80,78 @@ fn jump_if_equal(register: u8, value: i32, distance: i16) -> DeviceInstruction {
     instruction(0x15, register, distance, value)
 }
 
-fn jump_unless_equal(register: u8, value: i32, distance: i16) -> DeviceInstruction {
+pub(super) fn jump_unless_equal(register: u8, value: i32, distance: i16) -> DeviceInstruction {
     instruction(0x55, register, distance, value)
 }
 
-fn result(value: i32) -> DeviceInstruction {
+/// Jumps if any of the bits is set.
+pub(super) fn jump_if_set(register: u8, bits: i32, distance: i16) -> DeviceInstruction {
+    instruction(0x45, register, distance, bits)
+}
+
+pub(super) fn jump(distance: i16) -> DeviceInstruction {
+    instruction(0x05, 0, distance, 0)
+}
+
+pub(super) fn result(value: i32) -> DeviceInstruction {
     instruction(0xb7, 0, 0, value)
 }
 
-fn exit() -> DeviceInstruction {
+pub(super) fn exit() -> DeviceInstruction {
     instruction(0x95, 0, 0, 0)
+}
+
+/// Runs a program as the kernel would.
+#[cfg(test)]
+pub(super) fn run(
+    program: &[DeviceInstruction],
+    block: bool,
+    access: i32,
+    major: i32,
+    minor: i32,
+) -> bool {
+    let context = [(i32::from(!block) + 1) | (access << 16), major, minor];
+    let (mut at, mut registers) = (0usize, [0i32; 6]);
+    loop {
+        let DeviceInstruction { code, registers: which, offset, value } = program[at];
+        let register = usize::from(which & 15);
+        at += 1;
+        let jump = match code {
+            0x61 => {
+                registers[register] = context[usize::try_from(offset).unwrap() / 4];
+                false
+            }
+            0x54 => {
+                registers[register] &= value;
+                false
+            }
+            0x74 => {
+                registers[register] >>= value;
+                false
+            }
+            0xb7 => {
+                registers[0] = value;
+                false
+            }
+            0x05 => true,
+            0x45 => registers[register] & value != 0,
+            0x15 => registers[register] == value,
+            0x55 => registers[register] != value,
+            0x95 => return registers[0] == 1,
+            other => panic!("unknown instruction {other:#x}"),
+        };
+        if jump {
+            at += usize::try_from(offset).unwrap();
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Runs the program as the kernel would.
     fn allowed(block: bool, access: i32, major: i32, minor: i32) -> bool {
-        let context = [(i32::from(!block) + 1) | (access << 16), major, minor];
-        let program = v2_program();
-        let (mut at, mut registers) = (0usize, [0i32; 6]);
-        loop {
-            let DeviceInstruction { code, registers: which, offset, value } = program[at];
-            let register = usize::from(which & 15);
-            at += 1;
-            let jump = match code {
-                0x61 => {
-                    registers[register] = context[usize::try_from(offset).unwrap() / 4];
-                    false
-                }
-                0x54 => {
-                    registers[register] &= value;
-                    false
-                }
-                0x74 => {
-                    registers[register] >>= value;
-                    false
-                }
-                0xb7 => {
-                    registers[0] = value;
-                    false
-                }
-                0x15 => registers[register] == value,
-                0x55 => registers[register] != value,
-                0x95 => return registers[0] == 1,
-                other => panic!("unknown instruction {other:#x}"),
-            };
-            if jump {
-                at += usize::try_from(offset).unwrap();
-            }
-        }
+        run(&v2_program(), block, access, major, minor)
     }
 
     #[test]

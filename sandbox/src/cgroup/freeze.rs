@@ -28,19 +28,7 @@ pub fn freeze(process: u32, name: &str) -> Result<()> {
     let freezer = Freezer::of(process, name)?.ok_or_else(|| {
         Error::invalid("the host has no freezer for this container, so it cannot be paused")
     })?;
-    let what = || format!("freeze {}", freezer.group().display());
-    let begin = Instant::now();
-    loop {
-        freezer.set(true).cannot(what)?;
-        if freezer.is_frozen().cannot(what)? {
-            return Ok(());
-        }
-        if begin.elapsed() > PATIENCE {
-            freezer.set(false).cannot(what)?;
-            return Err(io::Error::from(io::ErrorKind::TimedOut)).cannot(what);
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    freezer.freeze()
 }
 
 /// Lets the group `name` that `process` is in go on. One that is not frozen,
@@ -74,7 +62,7 @@ pub fn is_frozen(process: u32, name: &str) -> bool {
 
 /// The directory of a group that can be frozen.
 #[derive(Debug, PartialEq, Eq)]
-enum Freezer {
+pub(super) enum Freezer {
     V1(PathBuf),
     V2(PathBuf),
 }
@@ -96,13 +84,30 @@ impl Freezer {
         v1.or_else(|| position.v2.as_ref().and_then(group).map(Self::V2))
     }
 
-    fn group(&self) -> &Path {
+    /// Freezes the group; returns when nothing in it runs any more.
+    pub(super) fn freeze(&self) -> Result<()> {
+        let what = || format!("freeze {}", self.group().display());
+        let begin = Instant::now();
+        loop {
+            self.set(true).cannot(what)?;
+            if self.is_frozen().cannot(what)? {
+                return Ok(());
+            }
+            if begin.elapsed() > PATIENCE {
+                self.set(false).cannot(what)?;
+                return Err(io::Error::from(io::ErrorKind::TimedOut)).cannot(what);
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    pub(super) fn group(&self) -> &Path {
         match self {
             Self::V1(group) | Self::V2(group) => group,
         }
     }
 
-    fn set(&self, frozen: bool) -> io::Result<()> {
+    pub(super) fn set(&self, frozen: bool) -> io::Result<()> {
         match (self, frozen) {
             (Self::V1(group), true) => write(&group.join("freezer.state"), "FROZEN"),
             (Self::V1(group), false) => write(&group.join("freezer.state"), "THAWED"),
@@ -111,7 +116,7 @@ impl Freezer {
         }
     }
 
-    fn is_frozen(&self) -> io::Result<bool> {
+    pub(super) fn is_frozen(&self) -> io::Result<bool> {
         Ok(match self {
             // FREEZING until the last process has stopped.
             Self::V1(group) => fs::read_to_string(group.join("freezer.state"))?.trim() == "FROZEN",

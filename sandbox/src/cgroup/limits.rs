@@ -85,7 +85,7 @@ fn quota_us(cpus: f64) -> u64 {
     clippy::cast_precision_loss,
     reason = "1 to 10000"
 )]
-fn weight(shares: u64) -> u64 {
+pub(super) fn weight(shares: u64) -> u64 {
     if shares == 0 {
         return 100;
     }

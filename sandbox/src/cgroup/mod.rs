@@ -24,8 +24,11 @@ mod create;
 mod devices;
 mod freeze;
 mod limits;
+mod placed;
 mod position;
 mod remove;
+mod resources;
+mod rules;
 mod update;
 
 use std::fs;
@@ -35,9 +38,15 @@ use std::path::{Path, PathBuf};
 use crate::error::{Context as _, Error, Result};
 use crate::spawn::CgroupMount;
 pub use freeze::{freeze, is_frozen, thaw};
+pub use placed::Placed;
 use position::Position;
 pub(crate) use position::attach_files_of;
 pub use remove::{sweep, sweep_at};
+pub use resources::{
+    BlockIo, Cpu, HugepageLimit, InterfacePriority, Memory, Network, Pids, Rdma, Resources,
+    ThrottleDevice, WeightDevice,
+};
+pub use rules::DeviceRule;
 pub use update::update;
 
 /// The file by which a thread enters a v1 group. For a process of one thread

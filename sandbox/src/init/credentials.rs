@@ -7,10 +7,13 @@ use std::path::Path;
 use rustix::fs::{FileType, OFlags, fstat};
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
-use rustix::thread::{CapabilitySet, CapabilitySets};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets as KernelSets, configure_capability_in_ambient_set,
+};
 
 use super::Helper;
 use super::target::open_in_root;
+use crate::bundle::{CapabilitySets, Credentials};
 use crate::caps;
 use crate::error::{Context as _, Error, Result};
 use crate::spawn::Plan;
@@ -23,6 +26,27 @@ pub(super) fn identify(root: &OwnedFd, plan: &Plan) -> Result<Identity> {
     let passwd = read_text(root, "/etc/passwd")?;
     let group = read_text(root, "/etc/group")?;
     user::resolve(&plan.process.user, &plan.process.groups, &passwd, &group)
+}
+
+/// Returns who a process is that a bundle names in numbers. Only its home is
+/// looked up, and only where it is wanted; whatever is wrong with the image's
+/// file, it is `/` then.
+pub(super) fn identify_own(root: &OwnedFd, plan: &Plan, own: &Credentials) -> Identity {
+    let named = plan.process.env.iter().any(|entry| entry.starts_with("HOME="));
+    let home = if named {
+        None
+    } else {
+        read_text(root, "/etc/passwd")
+            .and_then(|passwd| user::resolve(&own.uid.to_string(), &[], &passwd, ""))
+            .map(|found| found.home)
+            .ok()
+    };
+    Identity {
+        uid: own.uid,
+        gid: own.gid,
+        groups: own.groups.clone(),
+        home: home.unwrap_or_else(|| "/".to_owned()),
+    }
 }
 
 /// Reads a small text file of the image; one that is missing is empty.
@@ -150,13 +174,31 @@ pub(super) fn drop_privileges(plan: &Plan, identity: &Identity) -> Result<()> {
     let filtered = !plan.filter.is_empty();
     let no_new_privileges = plan.process.security.no_new_privileges;
     let for_filter = if filtered && !no_new_privileges { caps::sys_admin() } else { 0 };
-    // A user that is not root has none after the exec, and none before it.
-    let effective = if identity.uid == 0 { plan.capabilities } else { 0 } | for_filter;
-    let set = CapabilitySet::from_bits_retain(effective & held);
-    let sets =
-        CapabilitySets { effective: set, permitted: set, inheritable: CapabilitySet::empty() };
+    let keep = |bits: u64| CapabilitySet::from_bits_retain(bits & held);
+    let wanted = match &plan.own {
+        Some(own) => own.credentials.capabilities,
+        // A user that is not root has none after the exec, and none before it.
+        None => {
+            let effective = if identity.uid == 0 { plan.capabilities } else { 0 };
+            CapabilitySets { effective, permitted: effective, ..CapabilitySets::default() }
+        }
+    };
+    if let Some(domain) = plan.own.as_ref().and_then(|own| own.credentials.personality) {
+        sys::set_personality(domain).cannot(|| "set the execution domain")?;
+    }
+    let ambient = wanted.ambient & wanted.permitted & wanted.inheritable;
+    let sets = KernelSets {
+        effective: keep(wanted.effective | for_filter),
+        permitted: keep(wanted.permitted | wanted.effective | for_filter),
+        inheritable: keep(wanted.inheritable),
+    };
+    // Inheritable sets that are empty unless asked for empty the ambient set
+    // with them (CVE-2022-29162).
     rustix::thread::set_capabilities(None, sets).cannot(|| "drop capabilities")?;
-    // Empty inheritable sets empty the ambient set with them (CVE-2022-29162).
+    for bit in (0..u64::BITS).map(|number| 1u64 << number).filter(|bit| ambient & held & bit != 0) {
+        configure_capability_in_ambient_set(CapabilitySet::from_bits_retain(bit), true)
+            .cannot(|| "set the ambient capabilities")?;
+    }
     if no_new_privileges {
         rustix::thread::set_no_new_privs(true).cannot(|| "forbid new privileges")?;
     }

@@ -13,7 +13,7 @@ use crate::error::{Context as _, Error, Result};
 use crate::spawn::Plan;
 
 /// The device nodes: name, major, minor.
-const NODES: [(&str, u32, u32); 6] = [
+pub(super) const NODES: [(&str, u32, u32); 6] = [
     ("null", 1, 3),
     ("zero", 1, 5),
     ("full", 1, 7),
@@ -23,7 +23,7 @@ const NODES: [(&str, u32, u32); 6] = [
 ];
 
 /// The links, as runtimes make them.
-const LINKS: [(&str, &str); 6] = [
+pub(super) const LINKS: [(&str, &str); 6] = [
     ("fd", "/proc/self/fd"),
     ("stdin", "/proc/self/fd/0"),
     ("stdout", "/proc/self/fd/1"),
@@ -47,8 +47,18 @@ impl HostNodes {
 
     /// Binds a node of the host to a file in `directory`.
     fn bind(&self, directory: &OwnedFd, name: &str) -> rustix::io::Result<()> {
+        self.bind_at(name, directory, name)
+    }
+
+    /// Binds the host's `/dev/<node>` to a new file `name` in `directory`.
+    pub(super) fn bind_at(
+        &self,
+        node: &str,
+        directory: &OwnedFd,
+        name: &str,
+    ) -> rustix::io::Result<()> {
         let host = self.0.as_ref().ok_or(Errno::NOENT)?;
-        let node = open_beneath(host, Path::new(name), OFlags::PATH, STRICT)?;
+        let node = open_beneath(host, Path::new(node), OFlags::PATH, STRICT)?;
         let node = mount::clone_of(&node)?;
         mount::attach(&node, &create_file(directory, name)?)
     }

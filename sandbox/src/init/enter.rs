@@ -130,7 +130,7 @@ fn enter_network(network: &Network, shared: Option<&OwnedFd>) -> Result<()> {
 }
 
 /// Exchanges the root of the mount namespace and lets go of the old one.
-fn pivot(root: &OwnedFd) -> Result<()> {
+pub(super) fn pivot(root: &OwnedFd) -> Result<()> {
     fchdir(root).cannot(|| "enter the new root")?;
     // The old root lands on top of the new one, where it can be taken away
     // without needing a directory for it.

@@ -13,14 +13,16 @@ use crate::error::{Context as _, Error, Result};
 use crate::spawn::Message;
 use crate::sys;
 
-/// The namespaces by their names in /proc, beside that of users.
-const NAMESPACES: [(&str, ThreadNameSpaceType); 6] = [
+/// The namespaces by their names in /proc.
+const NAMESPACES: [(&str, ThreadNameSpaceType); 8] = [
+    ("user", ThreadNameSpaceType::USER),
     ("mnt", ThreadNameSpaceType::MOUNT),
     ("pid", ThreadNameSpaceType::PROCESS_ID),
     ("uts", ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME),
     ("ipc", ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION),
     ("net", ThreadNameSpaceType::NETWORK),
     ("cgroup", ThreadNameSpaceType::CONTROL_GROUP),
+    ("time", ThreadNameSpaceType::TIME),
 ];
 
 /// Enters the namespaces of a process; the process id namespace is that of
@@ -30,13 +32,18 @@ pub(super) fn join(target: BorrowedFd<'_>, pid: u32) -> Result<()> {
     let of = |process: &str, name: &str| std::fs::read_link(format!("/proc/{process}/ns/{name}"));
     let mut types = ThreadNameSpaceType::empty();
     for (name, kind) in NAMESPACES {
+        let ours = match of("self", name) {
+            // A kernel without this kind.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            other => other.cannot(|| "look at the own namespaces")?,
+        };
         let theirs = match of(&pid.to_string(), name) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 return Err(Error::NotRunning { pid });
             }
             other => other.cannot(|| format!("look at the namespaces of process {pid}"))?,
         };
-        if theirs != of("self", name).cannot(|| "look at the own namespaces")? {
+        if theirs != ours {
             types |= kind;
         }
     }

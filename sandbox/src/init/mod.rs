@@ -5,6 +5,7 @@
 //! not dumpable → plan → cgroups → new sandbox:  root, mounts, masks, pivot_root
 //!                               → running one:  setns(pidfd)
 //!                               → no namespaces: fork, chroot
+//!                               → a bundle: see `bundle`
 //!              → terminal → user → limits → capabilities → filter → execve
 //! ```
 //!
@@ -12,6 +13,7 @@
 //! executed or trusted: what is read from the image is parsed by us (there is
 //! no NSS), what is opened is opened beneath the root.
 
+mod bundle;
 mod chroot;
 mod credentials;
 mod dev;
@@ -35,8 +37,9 @@ use rustix::process::{
     DumpableBehavior, Signal, set_dumpable_behavior, set_parent_process_death_signal,
 };
 
+use crate::bundle::Hook;
 use crate::error::{Context as _, Error, Result};
-use crate::spawn::{Channel, Enter, Message, Plan};
+use crate::spawn::{Channel, Enter, Message, Own, Plan};
 use crate::stubs::Stub;
 
 /// How long a descriptor is held: several times what the kernel takes to let go
@@ -68,7 +71,7 @@ fn enter_main() -> ExitCode {
     // one, or hold on to its program (CVE-2016-9962, CVE-2019-5736).
     let hidden = set_dumpable_behavior(DumpableBehavior::NotDumpable);
     let Some(channel) = inherited_channel() else { return ExitCode::from(125) };
-    let mut helper = Helper { channel, warnings: Vec::new(), stubs: Vec::new() };
+    let mut helper = Helper::new(channel);
     let error = match hidden.cannot(|| "hide the helper from other processes") {
         Ok(()) => match helper.enter() {
             Ok(code) => return code,
@@ -93,17 +96,46 @@ struct Helper {
     channel: Channel,
     warnings: Vec<String>,
     stubs: Vec<Stub>,
+    /// The gate at which it waits before it executes the command.
+    gate: Option<OwnedFd>,
+    /// Descriptors that the command gets from 3 on.
+    preserved: Vec<OwnedFd>,
+    /// What hooks are told.
+    state: String,
+    /// Hooks that come right before the command.
+    start_hooks: Vec<Hook>,
 }
 
 impl Helper {
+    fn new(channel: Channel) -> Self {
+        Self {
+            channel,
+            warnings: Vec::new(),
+            stubs: Vec::new(),
+            gate: None,
+            preserved: Vec::new(),
+            state: String::new(),
+            start_hooks: Vec::new(),
+        }
+    }
+
     fn enter(&mut self) -> Result<ExitCode> {
-        let (plan, target) = self.instructions()?;
+        let (plan, target, mut given) = self.instructions()?;
+        if let Some(own) = &plan.own {
+            self.take_own(own, &mut given)?;
+        }
         rustix::process::umask(Mode::empty());
         crate::sys::reset_scheduler().cannot(|| "return to the normal scheduling policy")?;
         credentials::adjust_oom_score(plan.process.oom_score_adj)?;
         enter::attach(&plan.attach)?;
         let root = match &plan.enter {
             Enter::New { .. } => self.build(&plan, target.as_ref())?,
+            Enter::Bundle { bundle, cgroups } => {
+                match self.build_bundle(&plan, bundle, cgroups, given)? {
+                    Some(root) => root,
+                    None => return Ok(ExitCode::SUCCESS),
+                }
+            }
             Enter::Chroot { root } => return self.enter_chroot(&plan, root),
             Enter::Join { pid } => {
                 let target =
@@ -118,15 +150,32 @@ impl Helper {
         if plan.holds { self.hold() } else { self.run(&plan, &root) }
     }
 
-    fn instructions(&mut self) -> Result<(Plan, Option<OwnedFd>)> {
-        let mut target = None;
+    /// Takes what belongs to the process from the descriptors that were given:
+    /// the gate is the first, what it keeps the last.
+    fn take_own(&mut self, own: &Own, given: &mut Vec<OwnedFd>) -> Result<()> {
+        let missing = || Error::invalid("descriptors are missing");
+        let preserved = usize::try_from(own.preserved).map_err(|_| missing())?;
+        let first = given.len().checked_sub(preserved).ok_or_else(missing)?;
+        self.preserved = given.split_off(first);
+        if own.gated {
+            if given.is_empty() {
+                return Err(missing());
+            }
+            self.gate = Some(given.remove(0));
+        }
+        Ok(())
+    }
+
+    fn instructions(&mut self) -> Result<(Plan, Option<OwnedFd>, Vec<OwnedFd>)> {
+        let (mut target, mut given) = (None, Vec::new());
         loop {
             match self.channel.receive().cannot(|| "read the instructions")? {
                 Some(Message::Descriptor(fd)) => target = Some(fd),
+                Some(Message::Given(fd)) => given.push(fd),
                 Some(Message::Plan(bytes)) => {
                     let plan =
                         crate::wire::decode(&bytes).cannot(|| "understand the instructions")?;
-                    return Ok((plan, target));
+                    return Ok((plan, target, given));
                 }
                 Some(_) | None => return Err(Error::invalid("the helper got no instructions")),
             }

@@ -238,16 +238,27 @@ pub(super) fn show_cgroups(
 ) -> rustix::io::Result<()> {
     let place =
         open_beneath(sys, Path::new("fs/cgroup"), OFlags::PATH | OFlags::DIRECTORY, STRICT)?;
-    let attributes = attributes(writable);
-    if let [CgroupMount { controllers }] = cgroups
-        && controllers.is_empty()
+    if let [group] = cgroups
+        && group.controllers.is_empty()
     {
-        return mount::attach(&mount::create("cgroup2", &[], attributes)?, &place);
+        return mount::attach(&cgroup_filesystem(group, writable)?, &place);
     }
+    let source = |group: &CgroupMount| cgroup_filesystem(group, writable);
+    show_cgroup_trees(&place, cgroups, |group| group, source, true)
+}
+
+/// Mounts the trees of v1 as directories of a tmpfs.
+pub(super) fn show_cgroup_trees<T>(
+    place: &OwnedFd,
+    cgroups: &[T],
+    group: impl Fn(&T) -> &CgroupMount,
+    source: impl Fn(&T) -> rustix::io::Result<OwnedFd>,
+    readonly: bool,
+) -> rustix::io::Result<()> {
     let directory = mount::create("tmpfs", &[("mode", "755")], mount::PLAIN)?;
-    mount::attach(&directory, &place)?;
-    for CgroupMount { controllers } in cgroups.iter().filter(|mount| !mount.controllers.is_empty())
-    {
+    mount::attach(&directory, place)?;
+    for entry in cgroups.iter().filter(|entry| !group(entry).controllers.is_empty()) {
+        let controllers = &group(entry).controllers;
         let name = controllers.join(",");
         mkdirat(&directory, name.as_str(), Mode::from_raw_mode(0o755))?;
         if controllers.len() > 1 {
@@ -255,13 +266,27 @@ pub(super) fn show_cgroups(
                 symlinkat(name.as_str(), &directory, controller.as_str())?;
             }
         }
-        let options: Vec<(&str, &str)> =
-            controllers.iter().map(|controller| (controller.as_str(), "")).collect();
         let place =
             open_beneath(&directory, Path::new(&name), OFlags::PATH | OFlags::DIRECTORY, STRICT)?;
-        mount::attach(&mount::create("cgroup", &options, attributes)?, &place)?;
+        mount::attach(&source(entry)?, &place)?;
+    }
+    if !readonly {
+        return Ok(());
     }
     mount::restrict(&directory, false, MOUNT_ATTR_RDONLY).map_err(|_| rustix::io::Errno::IO)
+}
+
+/// Makes the file system of a tree, whose root is that of the namespace.
+pub(super) fn cgroup_filesystem(
+    group: &CgroupMount,
+    writable: bool,
+) -> rustix::io::Result<OwnedFd> {
+    if group.controllers.is_empty() {
+        return mount::create("cgroup2", &[], attributes(writable));
+    }
+    let options: Vec<(&str, &str)> =
+        group.controllers.iter().map(|controller| (controller.as_str(), "")).collect();
+    mount::create("cgroup", &options, attributes(writable))
 }
 
 /// Returns what a file system of the kernel's own is mounted with.

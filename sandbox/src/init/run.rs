@@ -7,13 +7,14 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::{FileType, Mode, OFlags, fchown, fstat, fstatfs};
+use rustix::fs::{Access, FileType, Mode, OFlags, fchown, fstat, fstatfs};
 use rustix::process::{
     DumpableBehavior, Signal, Uid, set_dumpable_behavior, set_parent_process_death_signal,
 };
 
 use super::target::open_in_root;
 use super::{Helper, credentials, pid1};
+use crate::bundle::{gate, run_hooks};
 use crate::error::{Context as _, Error, Result};
 use crate::spawn::{Enter, Plan};
 use crate::sys;
@@ -22,13 +23,19 @@ use crate::user::Identity;
 /// Where commands are searched when the environment has no PATH.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// The number of the first descriptor that a command gets beside its streams.
+const FIRST_PRESERVED: i32 = 3;
+
 /// The kernel's number for the file system of anonymous pipes.
 const PIPEFS_MAGIC: i64 = 0x5049_5045;
 
 impl Helper {
     /// Becomes the command. Returns only as process 1 that stays (`init`).
     pub(super) fn run(&mut self, plan: &Plan, root: &OwnedFd) -> Result<ExitCode> {
-        let identity = credentials::identify(root, plan)?;
+        let identity = match &plan.own {
+            Some(own) => credentials::identify_own(root, plan, &own.credentials),
+            None => credentials::identify(root, plan)?,
+        };
         let is_first = !matches!(plan.enter, Enter::Join { .. });
         if plan.process.terminal && !is_first {
             self.open_joined_terminal(root, plan)?;
@@ -45,9 +52,21 @@ impl Helper {
         self.set_rlimits(&plan.process.rlimits)?;
         let command = Command::new(plan, &identity)?;
         sys::close_on_exec_from(3).cannot(|| "close descriptors")?;
+        if plan.own.is_some() {
+            // Engines want to know before they start it.
+            command.check()?;
+        }
         credentials::change_user(&identity, plan.capabilities)?;
-        rustix::process::umask(Mode::from_raw_mode(0o022));
+        let umask = plan.own.as_ref().and_then(|own| own.credentials.umask);
+        rustix::process::umask(Mode::from_raw_mode(umask.unwrap_or(0o022)));
         self.report_ready()?;
+        if let Some(gate) = self.gate.take() {
+            // From here on it is the starter who listens.
+            self.channel.close();
+            self.channel = gate::wait(gate)?;
+        }
+        run_hooks("startContainer", &self.start_hooks, &self.state)?;
+        self.place_preserved()?;
         if plan.die_with_parent {
             // Changing the user has cleared it, so it comes after that.
             set_parent_process_death_signal(Some(Signal::KILL))
@@ -63,6 +82,28 @@ impl Helper {
         }
         sys::reset_signals().cannot(|| "reset the signals")?;
         Err(command.exec())
+    }
+
+    /// Gives the command its descriptors: 3, 4, and so on.
+    fn place_preserved(&mut self) -> Result<()> {
+        let what = || "hand descriptors to the command";
+        let count = i32::try_from(self.preserved.len())
+            .map_err(|_| Error::invalid("too many descriptors"))?;
+        if count == 0 {
+            return Ok(());
+        }
+        let free = FIRST_PRESERVED + count;
+        self.channel.move_above(free).cannot(what)?;
+        let above = self
+            .preserved
+            .drain(..)
+            .map(|fd| rustix::io::fcntl_dupfd_cloexec(&fd, free))
+            .collect::<rustix::io::Result<Vec<OwnedFd>>>()
+            .cannot(what)?;
+        for (number, descriptor) in (FIRST_PRESERVED..).zip(&above) {
+            sys::place_at(descriptor.as_fd(), number).cannot(what)?;
+        }
+        Ok(())
     }
 
     /// Stays as process 1 and starts the command as its child.
@@ -178,6 +219,24 @@ impl Command {
         Ok(Self { name: name.clone(), candidates, arguments, environment })
     }
 
+    /// Fails if there is no file that could be executed.
+    fn check(&self) -> Result<()> {
+        let what = || self.name.clone();
+        let mut refused = false;
+        for path in &self.candidates {
+            match rustix::fs::access(path.as_c_str(), Access::EXEC_OK) {
+                Ok(()) if !is_directory(path) => return Ok(()),
+                Ok(()) | Err(rustix::io::Errno::ACCESS) => refused = true,
+                Err(_) => {}
+            }
+        }
+        if refused {
+            let source = io::Error::from_raw_os_error(libc::EACCES);
+            return Err(Error::CommandNotExecutable { command: what(), source });
+        }
+        Err(Error::CommandNotFound { command: what() })
+    }
+
     /// Executes the first candidate that can be; returns why none could.
     fn exec(&self) -> Error {
         let command = self.name.clone();
@@ -200,6 +259,11 @@ impl Command {
             None => Error::CommandNotFound { command },
         }
     }
+}
+
+fn is_directory(path: &CString) -> bool {
+    rustix::fs::stat(path.as_c_str())
+        .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_dir())
 }
 
 fn exists(path: &CString) -> bool {

@@ -33,16 +33,22 @@ impl Helper {
 
     /// Makes the terminal of a process that joins.
     pub(super) fn open_joined_terminal(&mut self, root: &OwnedFd, plan: &Plan) -> Result<()> {
+        let pts = Self::find_pts(root)?;
+        self.open_terminal(&pts, plan).map(drop)
+    }
+
+    /// Opens the pseudo-terminals of a root.
+    pub(super) fn find_pts(root: &OwnedFd) -> Result<OwnedFd> {
         let flags = OFlags::PATH | OFlags::DIRECTORY;
         let pts =
             open_beneath(root, Path::new("dev/pts"), flags, STRICT).cannot(|| "open /dev/pts")?;
         if fstatfs(&pts).cannot(|| "look at /dev/pts")?.f_type != DEVPTS_SUPER_MAGIC {
             return Err(Error::invalid("the container has no pseudo-terminals at /dev/pts"));
         }
-        self.open_terminal(&pts, plan).map(drop)
+        Ok(pts)
     }
 
-    fn open_terminal(&mut self, pts: &OwnedFd, plan: &Plan) -> Result<OwnedFd> {
+    pub(super) fn open_terminal(&mut self, pts: &OwnedFd, plan: &Plan) -> Result<OwnedFd> {
         let what = || "open a pseudo-terminal";
         let flags = OFlags::RDWR | OFlags::NOCTTY;
         let master = open_beneath(pts, Path::new("ptmx"), flags, STRICT).cannot(what)?;

@@ -253,6 +253,11 @@ pub(crate) fn parse_json(text: &str, capabilities: u64, native: Arch) -> Result<
         .copied()
         .filter(|arch| *arch == native || listed.is_empty() || listed.contains(&arch.scmp_name()))
         .collect();
+    if let Some(flag) = json.flags.iter().find(|flag| !FLAGS.contains(flag)) {
+        return Err(Error::invalid(format!(
+            "the seccomp profile has a flag {flag:?} that is not supported"
+        )));
+    }
     Ok(Profile {
         default: json_action(json.default_action, json.default_errno_ret)?,
         rules,
@@ -261,6 +266,11 @@ pub(crate) fn parse_json(text: &str, capabilities: u64, native: Arch) -> Result<
         speculation: json.flags.contains(&"SECCOMP_FILTER_FLAG_SPEC_ALLOW"),
     })
 }
+
+/// The flags of a profile. `TSYNC` is about other threads, of which there are
+/// none when the filter is installed.
+const FLAGS: [&str; 3] =
+    ["SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW", "SECCOMP_FILTER_FLAG_TSYNC"];
 
 fn json_action(name: &str, number: Option<u16>) -> Result<Action> {
     Ok(match name {
@@ -346,6 +356,7 @@ mod tests {
     fn what_is_not_understood_is_refused() {
         let error = |text| parse_json(text, 0, Arch::X86_64).unwrap_err().to_string();
         insta::assert_snapshot!(error("{"), @"the seccomp profile cannot be read: EOF while parsing an object at line 1 column 1");
+        insta::assert_snapshot!(error(r#"{"defaultAction":"SCMP_ACT_ALLOW","flags":["SECCOMP_FILTER_FLAG_TSYNC","SECCOMP_FILTER_FLAG_NEW"]}"#), @r#"the seccomp profile has a flag "SECCOMP_FILTER_FLAG_NEW" that is not supported"#);
         insta::assert_snapshot!(error(r#"{"defaultAction":"SCMP_ACT_NOTIFY"}"#), @r#"the seccomp profile has an action "SCMP_ACT_NOTIFY" that is not supported"#);
     }
 }

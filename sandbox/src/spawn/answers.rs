@@ -4,7 +4,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 
-use super::{Channel, Exit, Message};
+use super::{Channel, Exit, Message, Pause};
 use crate::error::{Context as _, Error, Result};
 use crate::stubs::Stub;
 use crate::sys;
@@ -27,7 +27,13 @@ pub(super) struct Answers {
 impl Answers {
     /// Listens until the command is executed or the helper has ended. After a
     /// failure, too: two processes talk when one joins.
-    pub(super) fn collect(channel: &mut Channel) -> Result<Self> {
+    ///
+    /// `paused` is called with the process whenever the helper waits.
+    pub(super) fn collect(
+        channel: &mut Channel,
+        helper: u32,
+        paused: &mut dyn FnMut(Pause, u32) -> Result<String>,
+    ) -> Result<Self> {
         let mut answers = Self::default();
         while let Some(message) = channel.receive().cannot(|| "hear from the helper")? {
             match message {
@@ -45,7 +51,13 @@ impl Answers {
                     let what = "execute the helper rrun-init".into();
                     answers.failure = Some(Error::Setup { what, source });
                 }
-                Message::Plan(_) | Message::Started { .. } => {
+                Message::Paused(pause) => {
+                    let pid = answers.joined.as_ref().map_or(helper, |(pid, _)| *pid);
+                    let state = paused(pause, pid)?;
+                    // A helper that is gone is found out by reading.
+                    channel.send(&Message::Go(state)).ok();
+                }
+                Message::Plan(_) | Message::Started { .. } | Message::Given(_) | Message::Go(_) => {
                     return Err(Error::invalid("the helper sent something unexpected"));
                 }
             }

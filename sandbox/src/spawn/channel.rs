@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! frame   = kind (1 byte) · length (4 bytes, little-endian) · payload
-//! caller  → DESCRIPTOR? PLAN
-//! helper  → JOINED? SOCKET* DESCRIPTOR? WARNING* STUBS? then READY or FAILED
+//! caller  → DESCRIPTOR? GIVEN* PLAN, later GO for each PAUSED
+//! helper  → PAUSED* JOINED? SOCKET* DESCRIPTOR? WARNING* STUBS? then READY or FAILED
 //!           after READY: end of file when the command was executed,
 //!           FAILED when the kernel refused it
 //! ```
@@ -66,7 +66,27 @@ pub(crate) enum Message {
     /// A socket of the sandbox's network comes with this: first that for
     /// datagrams, then that for connections.
     Socket(OwnedFd),
+    /// To the helper: one of the descriptors that a bundle needs.
+    Given(OwnedFd),
+    /// The helper waits until the caller has done something.
+    Paused(Pause),
+    /// To the helper: it is done, and this is the container's state.
+    Go(String),
 }
+
+/// Why the helper waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pause {
+    /// Its ids are to be mapped.
+    Unmapped,
+    /// The clocks of its children are to be set: its own file for it is not
+    /// its any more once it has other ids.
+    Clocks,
+    /// The namespaces are there, the root is not changed yet.
+    Mounted,
+}
+
+wire_enum!(Pause { 0 => Unmapped, 1 => Mounted, 2 => Clocks });
 
 /// An [`Error`] as it travels.
 enum Failure {
@@ -150,6 +170,12 @@ impl Channel {
         Self { socket, received: Vec::new(), descriptors: VecDeque::new() }
     }
 
+    /// Gives this end a descriptor of its own from `first` on.
+    pub(crate) fn move_above(&mut self, first: i32) -> io::Result<()> {
+        self.socket = rustix::io::fcntl_dupfd_cloexec(&self.socket, first)?;
+        Ok(())
+    }
+
     /// Closes this end; the other end sees it when no copy is left.
     pub(crate) fn close(&mut self) {
         // A descriptor that nobody listens to takes its place.
@@ -169,6 +195,9 @@ impl Channel {
             Message::Failed(error) => (6, encode(&Failure::of(error)), None),
             Message::Descriptor(fd) => (7, Vec::new(), Some(fd.as_fd())),
             Message::Socket(fd) => (10, Vec::new(), Some(fd.as_fd())),
+            Message::Given(fd) => (11, Vec::new(), Some(fd.as_fd())),
+            Message::Paused(pause) => (12, encode(pause), None),
+            Message::Go(state) => (13, encode(state), None),
             Message::Joined { pid, pidfd } => (9, encode(pid), Some(pidfd.as_fd())),
             Message::Started { pid, start_time } => (8, encode(&(*pid, *start_time)), None),
         };
@@ -272,6 +301,9 @@ impl Channel {
             6 => Message::Failed(decode::<Failure>(payload)?.into_error()),
             7 => Message::Descriptor(self.descriptor()?),
             10 => Message::Socket(self.descriptor()?),
+            11 => Message::Given(self.descriptor()?),
+            12 => Message::Paused(decode(payload)?),
+            13 => Message::Go(decode(payload)?),
             9 => Message::Joined { pid: decode(payload)?, pidfd: self.descriptor()? },
             8 => {
                 let (pid, start_time) = decode(payload)?;

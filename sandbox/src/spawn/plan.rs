@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::bundle::{Bundle, Credentials};
 use crate::spec::{Mount, Network, Process, Root};
 use crate::sys::SeccompInstruction;
 use crate::wire::{wire_enum, wire_struct};
@@ -27,6 +28,19 @@ pub(crate) struct Plan {
     pub(crate) filter_log: bool,
     /// Whether the filter leaves speculation mitigations off.
     pub(crate) filter_speculation: bool,
+    /// What a process of a bundle has beside that.
+    pub(crate) own: Option<Own>,
+}
+
+/// What a process of a bundle has beside what every process has.
+#[derive(Debug, Default)]
+pub(crate) struct Own {
+    /// Who it is; the plan's capabilities are the bounding set.
+    pub(crate) credentials: Credentials,
+    /// Whether the first descriptor given is a gate to wait at.
+    pub(crate) gated: bool,
+    /// How many descriptors, the last ones given, become 3, 4, ….
+    pub(crate) preserved: u32,
 }
 
 /// Which sandbox a process is in.
@@ -49,6 +63,15 @@ pub(crate) enum Enter {
         devices_guarded: bool,
         /// Whether nothing is hidden or protected.
         privileged: bool,
+    },
+    /// A new one, as a bundle says. Its sources and namespaces are given as
+    /// descriptors: the root, each bind mount in order, each namespace with a
+    /// path in order.
+    Bundle {
+        /// What it says.
+        bundle: Box<Bundle>,
+        /// The control group file systems to show, and where the groups are.
+        cgroups: Vec<(CgroupMount, PathBuf)>,
     },
     /// None: a plain directory that becomes its root.
     Chroot {
@@ -79,10 +102,13 @@ wire_struct!(Plan {
     filter,
     filter_log,
     filter_speculation,
+    own,
 });
+wire_struct!(Own { credentials, gated, preserved });
 wire_enum!(Enter {
     0 => New { root, mounts, network, hostname, cgroups, devices_guarded, privileged },
     1 => Join { pid },
     2 => Chroot { root },
+    3 => Bundle { bundle, cgroups },
 });
 wire_struct!(CgroupMount { controllers });

@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex};
 use rustix::fs::{Mode, OFlags};
 
 use super::answers::{Answers, Unreaped};
-use super::{Channel, Enter, Message, Plan, Running, Sandboxed, find_start_time_of, open_helper};
+use super::{
+    Channel, Enter, Message, Pause, Plan, Running, Sandboxed, find_start_time_of, open_helper,
+};
 use crate::caps;
 use crate::cgroup::{self, Cgroup};
 use crate::dns::{self, Resolver};
@@ -137,14 +139,17 @@ fn spawn_or_hold(spec: &Spec, stdio: Stdio, holds: bool) -> Result<Sandboxed> {
         filter: filter.instructions,
         filter_log: filter.log,
         filter_speculation: filter.speculation,
+        own: None,
     };
     let unified = cgroup.as_ref().and_then(Cgroup::unified);
     let shared = match spec.network {
         Network::Shared { pid, start_time } => Running { pid, start_time }.open().map(Some),
         Network::Host | Network::None | Network::Bridged { .. } => Ok(None),
     };
-    let started =
-        shared.and_then(|shared| start(&plan, namespaces, unified, shared.as_ref(), &stdio));
+    let started = shared.and_then(|shared| {
+        let request = Request::new(&plan, &stdio);
+        start(Request { namespaces, cgroup: unified, target: shared.as_ref(), ..request })
+    });
     // The cgroup is removed on failure, too; what remains is left to `sweep`.
     let mut started = started.inspect_err(|_| {
         if let Some(cgroup) = &cgroup {
@@ -228,8 +233,9 @@ fn join(
         filter: filter.instructions,
         filter_log: filter.log,
         filter_speculation: filter.speculation,
+        own: None,
     };
-    let started = start(&plan, 0, None, Some(&pidfd), &stdio)?;
+    let started = start(Request { target: Some(&pidfd), ..Request::new(&plan, &stdio) })?;
     drop(stdio);
     Ok(started.into_sandboxed(None, Vec::new()))
 }
@@ -250,8 +256,31 @@ fn without_security(process: &Process) -> Process {
     process
 }
 
+/// What is asked of the helper.
+pub(crate) struct Request<'a> {
+    pub(crate) plan: &'a Plan,
+    /// The namespaces it is born in.
+    pub(crate) namespaces: i32,
+    /// The group (v2) it is born in.
+    pub(crate) cgroup: Option<BorrowedFd<'a>>,
+    /// The process to join.
+    pub(crate) target: Option<&'a OwnedFd>,
+    /// What a bundle needs.
+    pub(crate) given: Vec<OwnedFd>,
+    pub(crate) stdio: &'a Stdio,
+    /// What is done when the helper waits; returns the container's state.
+    pub(crate) paused: Option<&'a mut dyn FnMut(Pause, u32) -> Result<String>>,
+}
+
+impl<'a> Request<'a> {
+    pub(crate) fn new(plan: &'a Plan, stdio: &'a Stdio) -> Self {
+        let given = Vec::new();
+        Self { plan, namespaces: 0, cgroup: None, target: None, given, stdio, paused: None }
+    }
+}
+
 /// What the helper answered.
-struct Started {
+pub(crate) struct Started {
     pid: u32,
     pidfd: OwnedFd,
     terminal: Option<OwnedFd>,
@@ -261,7 +290,11 @@ struct Started {
 }
 
 impl Started {
-    fn into_sandboxed(self, cgroup: Option<Cgroup>, mut warnings: Vec<String>) -> Sandboxed {
+    pub(crate) fn into_sandboxed(
+        self,
+        cgroup: Option<Cgroup>,
+        mut warnings: Vec<String>,
+    ) -> Sandboxed {
         warnings.extend(self.warnings);
         Sandboxed {
             pid: self.pid,
@@ -279,13 +312,10 @@ impl Started {
     }
 }
 
-fn start(
-    plan: &Plan,
-    namespaces: i32,
-    cgroup: Option<BorrowedFd<'_>>,
-    target: Option<&OwnedFd>,
-    stdio: &Stdio,
-) -> Result<Started> {
+/// Starts the helper and returns when the command is executed, or waits at its
+/// gate.
+pub(crate) fn start(request: Request<'_>) -> Result<Started> {
+    let Request { plan, namespaces, cgroup, stdio, .. } = request;
     let program = open_helper()?;
     let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
         .cannot(|| "open /dev/null")?;
@@ -313,7 +343,7 @@ fn start(
     if let Enter::New { network: Network::Bridged { links, .. }, .. } = &plan.enter {
         netlink::connect(links, pid)?;
     }
-    converse(ours, plan, target, pid, guard)
+    converse(ours, request, pid, guard)
 }
 
 fn clone_failed(source: std::io::Error, namespaces: i32) -> Error {
@@ -329,14 +359,17 @@ fn clone_failed(source: std::io::Error, namespaces: i32) -> Error {
 /// Sends the plan and collects the answers until the command is executed.
 fn converse(
     mut channel: Channel,
-    plan: &Plan,
-    target: Option<&OwnedFd>,
+    request: Request<'_>,
     pid: u32,
     guard: Unreaped,
 ) -> Result<Started> {
+    let Request { plan, target, given, paused, .. } = request;
     if let Some(target) = target {
         let target = target.try_clone().cannot(|| "copy a descriptor")?;
         channel.send(&Message::Descriptor(target)).ok();
+    }
+    for descriptor in given {
+        channel.send(&Message::Given(descriptor)).ok();
     }
     // A helper that is already gone is found out by reading.
     match channel.send(&Message::Plan(crate::wire::encode(plan))) {
@@ -345,7 +378,8 @@ fn converse(
         }
         _ => {}
     }
-    let answers = Answers::collect(&mut channel)?;
+    let mut nothing = |_, _| Ok(String::new());
+    let answers = Answers::collect(&mut channel, pid, paused.unwrap_or(&mut nothing))?;
     if let Some(error) = answers.failure {
         return Err(error);
     }

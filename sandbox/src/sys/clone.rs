@@ -99,6 +99,22 @@ pub(crate) fn fork_sibling() -> io::Result<Option<(u32, OwnedFd)>> {
     Ok(Some((pid, pidfd)))
 }
 
+/// Starts a child that waits in a user namespace of its own, for its ids to be
+/// mapped, until it is killed.
+pub(crate) fn fork_into_user_namespace() -> io::Result<(u32, OwnedFd)> {
+    let mut pidfd: c_int = -1;
+    let pid = clone(libc::CLONE_NEWUSER, None, &mut pidfd)?;
+    if pid == 0 {
+        loop {
+            // SAFETY: waits for a signal; nothing of the caller is run.
+            unsafe { libc::pause() };
+        }
+    }
+    // SAFETY: the kernel stored a new descriptor there, which nobody else owns.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    Ok((pid, pidfd))
+}
+
 /// Clones like `fork`: the child goes on here with its own copy of the memory.
 fn clone(namespaces: c_int, cgroup: Option<BorrowedFd<'_>>, pidfd: &mut c_int) -> io::Result<u32> {
     let base = u64::from((namespaces | libc::CLONE_PIDFD).cast_unsigned());

@@ -11,13 +11,15 @@ mod net;
 mod process;
 
 pub(crate) use bpf::{DeviceInstruction, attach_devices, load_devices};
-pub(crate) use clone::{Clone, clone_helper, fork, fork_sibling};
+pub(crate) use clone::{Clone, clone_helper, fork, fork_into_user_namespace, fork_sibling};
 pub(crate) use mount::{
-    MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, mount_setattr,
+    MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY,
+    mount_change_attributes, mount_map_ids, mount_setattr,
 };
 pub(crate) use net::loopback_up;
 pub(crate) use process::{
-    SeccompInstruction, close_on_exec_from, exec, exit_now, get_rlimit, ignore_hangup, inherited,
-    install_seccomp, join_new_keyring, reset_scheduler, reset_signals, send_signal, set_rlimit,
-    set_tty_size, take_terminal, wait_signal,
+    SeccompInstruction, close_on_exec_from, copy_inherited, exec, exit_now, get_rlimit,
+    ignore_hangup, inherited, install_seccomp, join_new_keyring, place_at, reset_scheduler,
+    reset_signals, send_signal, set_domain_name, set_personality, set_rlimit, set_tty_size,
+    take_terminal, wait_signal,
 };

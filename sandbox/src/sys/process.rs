@@ -206,3 +206,39 @@ pub(crate) fn join_new_keyring() {
         libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, std::ptr::null::<c_char>())
     };
 }
+
+/// Makes a descriptor also available under a fixed number, across an exec.
+pub(crate) fn place_at(descriptor: BorrowedFd<'_>, number: RawFd) -> io::Result<()> {
+    // SAFETY: takes numbers; the caller has made sure that nothing it still
+    // needs is at that one.
+    let result = unsafe { libc::dup2(descriptor.as_raw_fd(), number) };
+    if result == number { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Sets the NIS domain name.
+pub(crate) fn set_domain_name(name: &str) -> io::Result<()> {
+    // SAFETY: the pointer and the length are those of one string.
+    let result = unsafe { libc::setdomainname(name.as_ptr().cast(), name.len()) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Sets the execution domain.
+pub(crate) fn set_personality(domain: u32) -> io::Result<()> {
+    // SAFETY: takes a number.
+    let result = unsafe { libc::personality(domain.into()) };
+    if result >= 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Copies a descriptor that the program was started with, by its number, and
+/// keeps the original from programs that are executed.
+pub(crate) fn copy_inherited(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: takes numbers; one that is not open is an error.
+    let copy = unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) };
+    if copy < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: as above.
+    unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
+    // SAFETY: the kernel returned a new descriptor, which nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy) })
+}

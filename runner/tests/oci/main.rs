@@ -1,0 +1,9 @@
+//! The runtime as engines call it: bundles, so root is needed.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod bundle;
+mod config;
+mod hooks;
+mod hostile;
+mod lifecycle;
+mod rootless;
