@@ -1,11 +1,12 @@
-//! Start to end of a container that does nothing, against bare crun on the same root.
+//! Start to end of a container that does nothing, and of one more command in one that runs, against
+//! bare crun on the same root.
 //!
 //! crun refuses hosts with hybrid cgroups, so both run in a mount namespace in which a bare
 //! cgroup v2 mount is not there.
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
@@ -17,6 +18,9 @@ use crate::world::World;
 const ROUNDS: usize = 200;
 const STEPS: usize = 20;
 
+/// The container in which commands are executed.
+const RUNNING: &str = "bench-running";
+
 pub(crate) fn run(report: &mut Report) -> Result<()> {
     let script = "umount /sys/fs/cgroup/unified 2>/dev/null; exec \"$0\" start-inside";
     let output = Command::new("unshare")
@@ -27,25 +31,24 @@ pub(crate) fn run(report: &mut Report) -> Result<()> {
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let figures: Value = serde_json::from_slice(&output.stdout)?;
     let figure = |name: &str| figures[name].as_f64().unwrap_or(f64::NAN);
-    report.add(Row {
-        what: "run --rm --network none busybox true".into(),
-        peer: "crun run".into(),
-        unit: "ms",
-        ours: figure("rrun"),
-        theirs: figure("crun"),
-        target: Target::AtMost(1.5),
-        also: Vec::new(),
-    });
+    let step = format!("a step RUN true, its layer recorded (one of {STEPS})");
+    for (what, ours, peer, theirs, target) in [
+        ("run --rm --network none busybox true", "rrun", "crun run", "crun", 0.9),
+        ("rrun-oci run of a bundle", "rrun-oci", "crun run", "crun-beside-rrun-oci", 0.9),
+        ("exec of true", "rrun-exec", "crun exec", "crun-exec", 0.8),
+        (step.as_str(), "step", "crun run", "crun", 1.2),
+    ] {
+        report.add(Row {
+            what: what.into(),
+            peer: peer.into(),
+            unit: "ms",
+            ours: figure(ours),
+            theirs: figure(theirs),
+            target: Target::AtMost(target),
+            also: Vec::new(),
+        });
+    }
     report.add(Row::limited("peak memory of rrun run", "MiB", figure("memory"), 100.0));
-    report.add(Row {
-        what: format!("a step RUN true, its layer recorded (one of {STEPS})"),
-        peer: "crun run".into(),
-        unit: "ms",
-        ours: figure("step"),
-        theirs: figure("crun"),
-        target: Target::AtMost(1.2),
-        also: Vec::new(),
-    });
     Ok(())
 }
 
@@ -55,32 +58,65 @@ pub(crate) fn inside() -> Result<()> {
     let world = World::new()?;
     let bundle = world.path("bundle");
     crun_bundle(&world, &bundle)?;
-    let (ours, theirs) = by_turns(
-        ROUNDS,
-        |_| {
-            time(
-                &mut world
-                    .command("rrun", &["run", "--rm", "--network", "none", "busybox", "true"])?,
-            )
-        },
-        |round| {
-            time(
-                Command::new("crun")
-                    .arg("run")
-                    .arg("--bundle")
-                    .arg(&bundle)
-                    .arg(format!("bench-{round}")),
-            )
-        },
-    )?;
+    let run_with = |mut program: Command, round: usize| {
+        time(program.args(["run", "--bundle"]).arg(&bundle).arg(format!("bench-{round}")))
+    };
+    let crun = |round| run_with(Command::new("crun"), round);
+    let run = ["run", "--rm", "--network", "none", "busybox", "true"];
+    let (ours, theirs) = by_turns(ROUNDS, |_| time(&mut world.command("rrun", &run)?), crun)?;
+    let states = world.path("states");
+    let root = ["--root", states.to_str().context("a path that is text")?];
+    let (oci, beside_oci) =
+        by_turns(ROUNDS, |round| run_with(world.command("rrun-oci", &root)?, round), crun)?;
+    let (exec, crun_exec) = exec(&world, &bundle)?;
     let memory = peak_memory_mib(
         world
             .command("rrun", &["run", "--rm", "--network", "none", "busybox", "sleep", "0.2"])?
             .spawn()?,
     )?;
-    let (rrun, crun) = (median(&ours), median(&theirs));
-    println!("{}", json!({"rrun": rrun, "crun": crun, "memory": memory, "step": step(&world)?}));
+    let figures = json!({
+        "rrun": median(&ours),
+        "crun": median(&theirs),
+        "rrun-oci": median(&oci),
+        "crun-beside-rrun-oci": median(&beside_oci),
+        "rrun-exec": median(&exec),
+        "crun-exec": median(&crun_exec),
+        "memory": memory,
+        "step": step(&world)?,
+    });
+    println!("{figures}");
     Ok(())
+}
+
+/// Starts what stays, and would hold open whatever it inherits.
+fn start(command: &mut Command) -> Result<()> {
+    let quiet = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let status = quiet.status().with_context(|| format!("cannot run {quiet:?}"))?;
+    ensure!(status.success(), "{quiet:?}: {status}");
+    Ok(())
+}
+
+/// Executes a command in a container of each.
+fn exec(world: &World, bundle: &Path) -> Result<(Vec<f64>, Vec<f64>)> {
+    let config = bundle.join("config.json");
+    let mut spec: Value = serde_json::from_slice(&fs::read(&config)?)?;
+    spec["process"]["args"] = json!(["sleep", "1000"]);
+    spec["root"]["path"] = json!(bundle.join("rootfs"));
+    let sleeping = world.path("sleeping");
+    fs::create_dir(&sleeping)?;
+    fs::write(sleeping.join("config.json"), serde_json::to_vec(&spec)?)?;
+    let theirs = || Command::new("crun");
+    start(theirs().args(["run", "--detach", "--bundle"]).arg(&sleeping).arg(RUNNING))?;
+    let run = ["run", "-d", "--network", "none", "--name", RUNNING, "busybox", "sleep", "1000"];
+    start(&mut world.command("rrun", &run)?)?;
+    let measured = by_turns(
+        ROUNDS,
+        |_| time(&mut world.command("rrun", &["exec", RUNNING, "true"])?),
+        |_| time(theirs().args(["exec", RUNNING, "true"])),
+    );
+    time(&mut world.command("rrun", &["rm", "-f", RUNNING])?)?;
+    time(theirs().args(["delete", "--force", RUNNING]))?;
+    measured
 }
 
 /// What one more RUN costs: builds with many and with one, by turns.

@@ -67,7 +67,7 @@ fn privileged_clients_fetch_large_layers_from_the_bucket() {
         log.lines().filter(|line| line.contains("\"status\":307")).count()
     };
     world.rbuild(&["rmi", &name]);
-    world.rbuild(&["prune", "--force"]);
+    world.rbuild(&["prune", "--all", "--force"]);
     assert_eq!(redirects(), 0);
     world.rbuild(&["pull", &name]);
     assert!(redirects() > 0, "rbuild was not redirected");
