@@ -276,8 +276,8 @@ fn privileged_what_is_not_supported_is_refused() {
     let bundle = Bundle::new("true");
     assert!(bundle.command(&["--systemd-cgroup", "state", "c"]).fails(1).contains("cgroupfs"));
     let mut bundle = bundle;
-    bundle.config["process"]["apparmorProfile"] = json!("docker-default");
-    assert_eq!(bundle.run().fails(1), "error: process.apparmorProfile is not supported yet\n");
+    bundle.config["process"]["selinuxLabel"] = json!("system_u:object_r:x:s0");
+    assert_eq!(bundle.run().fails(1), "error: process.selinuxLabel is not supported yet\n");
     bundle.config["ociVersion"] = json!("2.0.0");
     assert!(bundle.run().fails(1).contains("1.x is supported"));
 }

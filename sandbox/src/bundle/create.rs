@@ -117,6 +117,13 @@ pub fn inherited(count: u32) -> Result<Vec<OwnedFd>> {
         .collect()
 }
 
+/// Returns whether the host confines processes by AppArmor profiles.
+#[must_use]
+pub fn has_apparmor() -> bool {
+    std::fs::read_to_string("/sys/module/apparmor/parameters/enabled")
+        .is_ok_and(|text| text.trim() == "Y")
+}
+
 fn plan(
     enter: Enter,
     process: &Process,

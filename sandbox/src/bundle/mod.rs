@@ -21,7 +21,7 @@ mod hook;
 mod idmap;
 mod spec;
 
-pub use create::{Start, create, exec, inherited};
+pub use create::{Start, create, exec, has_apparmor, inherited};
 pub use hook::run_hooks;
 pub use spec::{
     Bundle, BundleMount, BundleMountKind, CapabilitySets, ClockOffset, Credentials, Device, Hook,

@@ -250,6 +250,8 @@ pub struct Credentials {
     pub capabilities: CapabilitySets,
     /// The execution domain (`personality(2)`).
     pub personality: Option<u32>,
+    /// The AppArmor profile that the command is confined by.
+    pub apparmor: Option<String>,
 }
 
 /// Capabilities as bit sets.
@@ -312,5 +314,5 @@ wire_enum!(BundleMountKind {
 });
 wire_struct!(Device { path, kind, major, minor, mode, uid, gid });
 wire_struct!(Hook { path, args, env, timeout_seconds });
-wire_struct!(Credentials { uid, gid, groups, umask, capabilities, personality });
+wire_struct!(Credentials { uid, gid, groups, umask, capabilities, personality, apparmor });
 wire_struct!(CapabilitySets { bounding, effective, permitted, inheritable, ambient });

@@ -30,6 +30,7 @@ mod remove;
 mod resources;
 mod rules;
 mod update;
+mod writes;
 
 use std::fs;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};

@@ -1,7 +1,7 @@
 //! The last steps: streams, directory, user, privileges, exec.
 
 use std::ffi::CString;
-use std::io;
+use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::process::ExitCode;
@@ -51,6 +51,12 @@ impl Helper {
         self.enter_directory(root, &plan.process.cwd, is_first)?;
         self.set_rlimits(&plan.process.rlimits)?;
         let command = Command::new(plan, &identity)?;
+        let profile = plan.own.as_ref().and_then(|own| own.credentials.apparmor.as_deref());
+        // While it may still mount a procfs of its own.
+        let profile = match profile {
+            Some(profile) => Some((super::bundle::open_apparmor(root)?, profile)),
+            None => None,
+        };
         sys::close_on_exec_from(3).cannot(|| "close descriptors")?;
         if plan.own.is_some() {
             // Engines want to know before they start it.
@@ -66,6 +72,10 @@ impl Helper {
             self.channel = gate::wait(gate)?;
         }
         run_hooks("startContainer", &self.start_hooks, &self.state)?;
+        if let Some((mut file, profile)) = profile {
+            file.write_all(format!("exec {profile}").as_bytes())
+                .cannot(|| format!("apply the AppArmor profile {profile:?} (is it loaded?)"))?;
+        }
         self.place_preserved()?;
         if plan.die_with_parent {
             // Changing the user has cleared it, so it comes after that.

@@ -73,7 +73,7 @@ pub struct Process {
     pub no_new_privileges: bool,
     /// How soon it is killed for want of memory.
     pub oom_score_adj: Option<i32>,
-    /// Not supported yet.
+    /// The AppArmor profile it is confined by.
     pub apparmor_profile: Option<String>,
     /// Not supported yet.
     pub selinux_label: Option<String>,

@@ -1,6 +1,6 @@
 //! The process of a configuration.
 
-use sandbox::bundle::{CapabilitySets, Credentials};
+use sandbox::bundle::{CapabilitySets, Credentials, has_apparmor};
 use sandbox::{CAPABILITIES, Resource, Rlimit, Seccomp, Security};
 
 use super::super::error::{Error, Result};
@@ -93,7 +93,20 @@ pub fn credentials(process: &Process, linux: &Linux) -> Result<Credentials> {
         umask: user.umask,
         capabilities: process.capabilities.as_ref().map(sets).transpose()?.unwrap_or_default(),
         personality,
+        apparmor: apparmor(process.apparmor_profile.as_deref(), has_apparmor)?,
     })
+}
+
+/// Returns the AppArmor profile, which must not be ignored where there is no
+/// AppArmor.
+fn apparmor(profile: Option<&str>, is_there: impl Fn() -> bool) -> Result<Option<String>> {
+    match profile {
+        None | Some("" | "unconfined") => Ok(None),
+        Some(profile) if is_there() => Ok(Some(profile.to_owned())),
+        Some(profile) => Err(Error::invalid(format!(
+            "process.apparmorProfile is {profile:?}, and the host has no AppArmor"
+        ))),
+    }
 }
 
 fn refuse_unsupported(process: &Process) -> Result<()> {
@@ -101,7 +114,6 @@ fn refuse_unsupported(process: &Process) -> Result<()> {
         name.as_ref().is_some_and(|name| !name.is_empty() && name != "unconfined")
     };
     for (field, asked) in [
-        ("apparmorProfile", named(&process.apparmor_profile)),
         ("selinuxLabel", named(&process.selinux_label)),
         ("scheduler", process.scheduler.is_some()),
         ("ioPriority", process.io_priority.is_some()),
@@ -199,6 +211,16 @@ mod tests {
         insta::assert_snapshot!(error(r#"{"args":["x"],"cwd":"/","rlimits":[{"type":"RLIMIT_X","soft":1,"hard":1}]}"#), @r#"process.rlimits has an unknown limit "RLIMIT_X""#);
         insta::assert_snapshot!(error(r#"{"args":["x"],"cwd":"/","capabilities":{"bounding":["CAP_NONE"]}}"#), @r#"unknown capability "CAP_NONE""#);
         insta::assert_snapshot!(error(r#"{"args":["x"],"cwd":"/","capabilities":{"permitted":["CAP_KILL"],"ambient":["CAP_KILL"]}}"#), @"process.capabilities.ambient has CAP_KILL, which inheritable has not");
-        insta::assert_snapshot!(error(r#"{"args":["x"],"cwd":"/","apparmorProfile":"docker-default"}"#), @"process.apparmorProfile is not supported yet");
+        insta::assert_snapshot!(error(r#"{"args":["x"],"cwd":"/","selinuxLabel":"x"}"#), @"process.selinuxLabel is not supported yet");
+    }
+
+    #[test]
+    fn a_profile_is_taken_only_where_it_can_be_in_force() {
+        let profile = |name, there| apparmor(name, || there).map_err(|error| error.to_string());
+        assert_eq!(profile(Some("docker-default"), true), Ok(Some("docker-default".to_owned())));
+        insta::assert_snapshot!(profile(Some("docker-default"), false).unwrap_err(), @r#"process.apparmorProfile is "docker-default", and the host has no AppArmor"#);
+        for name in [None, Some(""), Some("unconfined")] {
+            assert_eq!(profile(name, false), Ok(None));
+        }
     }
 }

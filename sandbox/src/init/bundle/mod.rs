@@ -9,6 +9,8 @@ mod devices;
 mod mounts;
 mod paths;
 
+pub(super) use paths::open_apparmor;
+
 use std::collections::VecDeque;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;

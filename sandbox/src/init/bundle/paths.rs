@@ -78,25 +78,40 @@ fn genuine_null() -> Result<OwnedFd> {
     if is_null { Ok(null) } else { Err(Error::invalid("/dev/null of the host is not the device")) }
 }
 
-/// Sets kernel parameters of the container's namespaces. They are written
-/// through a procfs of the helper's own, beside the container's mounts
-/// (CVE-2025-52881), where the kernel gives one.
+/// Returns a procfs that the container had no part in: one of the helper's own,
+/// or that at /proc where the kernel gives none.
+fn own_proc(root: &OwnedFd) -> Result<OwnedFd> {
+    match mount::create("proc", &[], mount::PLAIN) {
+        Err(Errno::PERM) => {
+            let flags = OFlags::PATH | OFlags::DIRECTORY;
+            let proc =
+                open_beneath(root, Path::new("proc"), flags, STRICT).cannot(|| "open /proc")?;
+            if fstatfs(&proc).cannot(|| "look at /proc")?.f_type != PROC_SUPER_MAGIC {
+                return Err(Error::invalid("/proc must be a proc file system"));
+            }
+            Ok(proc)
+        }
+        other => other.cannot(|| "mount a proc file system"),
+    }
+}
+
+/// Opens the file to which the AppArmor profile of the next exec is written,
+/// of this very process (CVE-2019-16884).
+pub(in crate::init) fn open_apparmor(root: &OwnedFd) -> Result<std::fs::File> {
+    let pid = rustix::process::getpid().as_raw_nonzero();
+    let path = format!("{pid}/attr/apparmor/exec");
+    open_beneath(&own_proc(root)?, Path::new(&path), OFlags::WRONLY, STRICT)
+        .map(std::fs::File::from)
+        .cannot(|| "open the file for the AppArmor profile")
+}
+
+/// Sets kernel parameters of the container's namespaces, beside its mounts
+/// (CVE-2025-52881).
 pub(super) fn set_sysctls(root: &OwnedFd, sysctls: &[(String, String)]) -> Result<()> {
     if sysctls.is_empty() {
         return Ok(());
     }
-    let proc = match mount::create("proc", &[], mount::PLAIN) {
-        Err(Errno::PERM) => {
-            let flags = OFlags::PATH | OFlags::DIRECTORY;
-            let proc = open_beneath(root, Path::new("proc"), flags, STRICT)
-                .cannot(|| "open /proc to set kernel parameters")?;
-            if fstatfs(&proc).cannot(|| "look at /proc")?.f_type != PROC_SUPER_MAGIC {
-                return Err(Error::invalid("kernel parameters need a proc file system at /proc"));
-            }
-            proc
-        }
-        other => other.cannot(|| "mount a proc file system to set kernel parameters")?,
-    };
+    let proc = own_proc(root)?;
     for (name, value) in sysctls {
         let what = || format!("set the kernel parameter {name} to {value:?}");
         let path = Path::new("sys").join(name.replace('.', "/"));
