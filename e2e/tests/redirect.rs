@@ -27,8 +27,7 @@ impl Moto {
             .spawn()
             .unwrap();
         let moto = Self { child, port };
-        let mut connection =
-            wait_until("moto", || TcpStream::connect(("127.0.0.1", port)).ok());
+        let mut connection = wait_until("moto", || TcpStream::connect(("127.0.0.1", port)).ok());
         let request = "PUT /images HTTP/1.0\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n";
         connection.write_all(request.as_bytes()).unwrap();
         let mut answer = String::new();

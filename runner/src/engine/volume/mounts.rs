@@ -1,156 +1,192 @@
-//! Anonymous volumes: directories of a container's own, outside its overlay.
-//!
-//! A new one begins with what the image has at its place, as with docker.
+//! The volumes of one container: made, filled, and described as mounts.
 
-use std::collections::BTreeMap;
-use std::ffi::OsStr;
-use std::fs::{self, File};
-use std::io;
-use std::os::unix::ffi::OsStrExt as _;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{
-    AtFlags, CWD, FileType, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat,
-    lsetxattr, makedev, mknodat, symlinkat, utimensat,
-};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
+use rustix::io::Errno;
 use sandbox::{Mount, MountKind};
-use store::layers::{Kind, MergedView, Metadata, Node};
+use store::layers::{Kind, MergedView, copy_tree};
 
-use super::config::Config;
-use super::containers::make_private_dir;
-use super::error::{IoContext as _, Result};
-use super::options::MountRequest;
+use super::fill::Filler;
+use super::{Held, VERSION, VolumeConfig, Volumes};
+use crate::engine::config::Config;
+use crate::engine::containers::make_private_dir;
+use crate::engine::error::{Error, IoContext as _, Result};
+use crate::engine::options::{AnonymousVolume, MountRequest, NamedVolume};
+use crate::engine::timestamp::Timestamp;
 
-/// Makes the anonymous volumes of a container in `dir` and returns how they
-/// are mounted; those it has had from an earlier start are kept as they are.
-/// `view` opens the image's tree, if anything needs it.
+/// How often the kernel is asked again that was disturbed by renames.
+const ATTEMPTS: u32 = 128;
+
+/// When volumes with names are filled with the image's files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Filling {
+    /// Now, where they are empty: the container is new.
+    IfEmpty,
+    /// Not any more: what is not there was removed.
+    Never,
+}
+
+/// Makes what volumes a container needs, and returns how they are mounted.
+/// Those with a name, and those the container has had from an earlier start,
+/// are kept as they are. `dir` is the container's directory; `view` opens the
+/// image's tree, if anything needs it.
 ///
 /// # Errors
 ///
-/// When the image's files cannot be read, or the volume's not written.
+/// When the image's files cannot be read, or the volume's not written, and when
+/// a part of a volume is asked for that is not there.
 pub fn make<'v>(
+    volumes: &Volumes,
     dir: &Path,
     config: &Config,
+    filling: Filling,
+    now: Timestamp,
     view: impl Fn() -> Result<&'v MergedView>,
 ) -> Result<Vec<Mount>> {
     let mut mounts = Vec::new();
-    let targets = config.mounts.iter().filter_map(|mount| match mount {
-        MountRequest::Volume { target } => Some(target),
-        MountRequest::Bind(_) | MountRequest::Tmpfs(_) => None,
-    });
-    let parent = dir.join("volumes");
-    for (number, target) in targets.enumerate() {
-        make_private_dir(&parent)?;
-        let path = parent.join(number.to_string());
-        // A container is complete only when all of its volumes are.
-        if !path.exists() {
-            fill(&path, view()?, target)?;
-        }
-        mounts.push(Mount {
-            target: target.clone(),
-            kind: MountKind::Bind { source: path, readonly: false, recursive: false },
+    let mut number = 0;
+    for request in &config.mounts {
+        mounts.push(match request {
+            MountRequest::Volume(volume) => {
+                let path = anonymous_dir(dir, number);
+                number += 1;
+                make_anonymous(&path, volume, &view)?;
+                bind(&volume.target, path, volume.readonly)
+            }
+            MountRequest::Named(volume) => {
+                volumes.make_named(volume, filling, now, &view)?;
+                volumes.mount(volume)?
+            }
+            MountRequest::Bind(_) | MountRequest::Tmpfs(_) => continue,
         });
     }
     Ok(mounts)
 }
 
-/// Makes the directory `path` with what the image has at `target`, which may
-/// be nothing.
-fn fill(path: &Path, view: &MergedView, target: &Path) -> Result<()> {
-    let found = view.resolve(target, true).doing("look in the image for", target)?;
-    let (source, node) = match found {
-        Some((source, node)) if node.kind == Kind::Directory => (source, Some(node)),
-        // Nothing, or no directory: the sandbox makes room for the mount.
-        _ => (PathBuf::new(), None),
-    };
+/// Keeps the volumes of a container that is being made from being removed; there
+/// is nothing to do where it has none with a name.
+///
+/// # Errors
+///
+/// When the lock cannot be taken.
+pub fn hold(volumes: &Volumes, config: &Config) -> Result<Option<Held>> {
+    let has_named = config.mounts.iter().any(|mount| matches!(mount, MountRequest::Named(_)));
+    has_named.then(|| volumes.hold()).transpose()
+}
+
+/// Returns the directory of a container's anonymous volume; they are numbered
+/// in the order of its mounts.
+pub fn anonymous_dir(dir: &Path, number: usize) -> PathBuf {
+    dir.join("volumes").join(number.to_string())
+}
+
+fn make_anonymous<'v>(
+    path: &Path,
+    volume: &AnonymousVolume,
+    view: impl Fn() -> Result<&'v MergedView>,
+) -> Result<()> {
+    // A container is complete only when all of its volumes are.
+    if path.exists() {
+        return Ok(());
+    }
+    path.parent().map_or(Ok(()), make_private_dir)?;
     fs::create_dir(path).doing("create", path)?;
-    let implied = Metadata::implied_directory();
-    match node {
-        None => set_metadata(path, &implied, false).doing("create", path),
-        Some(node) => Copier { view, links: BTreeMap::new() }.directory(&source, path, &node),
+    // Set afterwards, so that the caller's umask takes nothing away.
+    fs::set_permissions(path, Permissions::from_mode(0o755)).doing("create", path)?;
+    if volume.nocopy {
+        return Ok(());
+    }
+    let view = view()?;
+    match directory_of(view, &volume.target)? {
+        Some(source) => copy(view, &source, path),
+        None => Ok(()),
     }
 }
 
-/// Copies a part of an image's tree out of its layers.
-struct Copier<'v> {
-    view: &'v MergedView,
-    /// Files with several names, by identity: where the first copy is.
-    links: BTreeMap<(u64, u64), PathBuf>,
-}
-
-impl Copier<'_> {
-    /// Fills the directory `to`, which exists, from `from`.
-    fn directory(&mut self, from: &Path, to: &Path, node: &Node) -> Result<()> {
-        let names = self.view.list(from).doing("list in the image", from)?.unwrap_or_default();
-        for name in names {
-            let (from, to) = (from.join(&name), to.join(&name));
-            let Some(child) = self.view.lstat(&from).doing("look in the image for", &from)? else {
-                continue;
-            };
-            if child.kind == Kind::Directory {
-                fs::create_dir(&to).doing("create", &to)?;
-                self.directory(&from, &to, &child)?;
-            } else {
-                self.other(&from, &to, &child)?;
-            }
+impl Volumes {
+    fn make_named<'v>(
+        &self,
+        volume: &NamedVolume,
+        filling: Filling,
+        now: Timestamp,
+        view: impl Fn() -> Result<&'v MergedView>,
+    ) -> Result<()> {
+        let name = volume.name.clone();
+        let labels = Default::default();
+        // Whoever makes a container holds the lock longer than this.
+        let held = self.hold()?;
+        self.ensure(VolumeConfig { version: VERSION, name, created: now, labels }, &held)?;
+        let dir = self.dir(&volume.name);
+        let filler = Filler::begin(&dir)?;
+        // A part of it must be there already.
+        if filling == Filling::Never || volume.nocopy || volume.subpath.is_some() {
+            return Ok(());
         }
-        // Last, or the children would change the time again.
-        set_metadata(to, &node.metadata, false).doing("write", to)
+        if !filler.is_empty()? {
+            return Ok(());
+        }
+        let view = view()?;
+        match directory_of(view, &volume.target)? {
+            Some(source) => filler.fill(|to| copy(view, &source, to)),
+            None => Ok(()),
+        }
     }
 
-    fn other(&mut self, from: &Path, to: &Path, node: &Node) -> Result<()> {
-        if node.links > 1 {
-            if let Some(first) = self.links.get(&node.identity) {
-                return fs::hard_link(first, to).doing("link", to);
-            }
-            self.links.insert(node.identity, to.to_owned());
-        }
-        match &node.kind {
-            Kind::File { .. } => {
-                let Some(mut source) = self.view.open_file(from).doing("read", from)? else {
-                    return Ok(());
-                };
-                File::create_new(to)
-                    .and_then(|mut file| io::copy(&mut source, &mut file))
-                    .doing("write", to)?;
-            }
-            Kind::Symlink { target } => {
-                symlinkat(OsStr::from_bytes(target), CWD, to).doing("create", to)?;
-            }
-            Kind::CharDevice { major, minor } => {
-                make_node(to, FileType::CharacterDevice, makedev(*major, *minor))?;
-            }
-            Kind::BlockDevice { major, minor } => {
-                make_node(to, FileType::BlockDevice, makedev(*major, *minor))?;
-            }
-            Kind::Fifo => make_node(to, FileType::Fifo, 0)?,
-            // A tree has no such thing: it is a second name of a file.
-            Kind::HardLink { .. } | Kind::Directory => return Ok(()),
-        }
-        let is_link = matches!(node.kind, Kind::Symlink { .. });
-        set_metadata(to, &node.metadata, is_link).doing("write", to)
+    fn mount(&self, volume: &NamedVolume) -> Result<Mount> {
+        let data = self.data(&volume.name);
+        let Some(subpath) = &volume.subpath else {
+            return Ok(bind(&volume.target, data, volume.readonly));
+        };
+        // Only to say it well: the sandbox looks again, beneath the volume.
+        let missing = |source| Error::VolumeSubpath {
+            name: volume.name.clone(),
+            subpath: subpath.clone(),
+            source,
+        };
+        is_there(&data, subpath).map_err(|error| missing(error.into()))?;
+        Ok(Mount {
+            target: volume.target.clone(),
+            kind: MountKind::Tree {
+                lowers: vec![data],
+                writable: None,
+                // Needed only where several directories are stacked.
+                place: PathBuf::new(),
+                path: Path::new("/").join(subpath),
+                readonly: volume.readonly,
+            },
+        })
     }
 }
 
-fn make_node(path: &Path, kind: FileType, device: u64) -> Result<()> {
-    mknodat(CWD, path, kind, Mode::from_raw_mode(0o600), device).doing("create", path)
+fn is_there(data: &Path, subpath: &Path) -> rustix::io::Result<()> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let top = openat(CWD, data, flags | OFlags::DIRECTORY | OFlags::NOFOLLOW, Mode::empty())?;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    for _ in 0..ATTEMPTS {
+        match openat2(&top, subpath, flags, Mode::empty(), resolve) {
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            opened => return opened.map(drop),
+        }
+    }
+    Err(Errno::AGAIN)
 }
 
-/// Sets owner, permissions, attributes and time, in this order: a change of
-/// the owner takes permissions and attributes away.
-fn set_metadata(path: &Path, metadata: &Metadata, is_link: bool) -> io::Result<()> {
-    let no_follow = AtFlags::SYMLINK_NOFOLLOW;
-    let owner = (Uid::from_raw(metadata.uid), Gid::from_raw(metadata.gid));
-    chownat(CWD, path, Some(owner.0), Some(owner.1), no_follow)?;
-    if !is_link {
-        chmodat(CWD, path, Mode::from_raw_mode(metadata.mode), AtFlags::empty())?;
-    }
-    for (name, value) in &metadata.xattrs {
-        lsetxattr(path, OsStr::from_bytes(name), value, XattrFlags::empty())?;
-    }
-    let time =
-        Timespec { tv_sec: metadata.mtime.seconds, tv_nsec: i64::from(metadata.mtime.nanos) };
-    let times = Timestamps { last_access: time, last_modification: time };
-    utimensat(CWD, path, &times, no_follow)?;
-    Ok(())
+fn bind(target: &Path, source: PathBuf, readonly: bool) -> Mount {
+    let kind = MountKind::Bind { source, readonly, recursive: false };
+    Mount { target: target.to_owned(), kind }
+}
+
+/// Returns where in the image the directory is that a path leads to, links
+/// followed inside the image; `None` if there is none.
+fn directory_of(view: &MergedView, target: &Path) -> Result<Option<PathBuf>> {
+    let found = view.resolve(target, true).doing("look in the image for", target)?;
+    Ok(found.filter(|(_, node)| node.kind == Kind::Directory).map(|(path, _)| path))
+}
+
+fn copy(view: &MergedView, source: &Path, to: &Path) -> Result<()> {
+    copy_tree(view, source, to)
+        .map_err(|error| Error::Copy { from: Path::new("/").join(source), source: Box::new(error) })
 }
