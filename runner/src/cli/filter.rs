@@ -1,10 +1,12 @@
 //! `--filter` of `rrun ps`, with docker's keys.
 
 use std::mem::discriminant;
+use std::path::Path;
 use std::str::FromStr;
 
 use crate::engine;
 use crate::engine::containers::{Container, Containers};
+use crate::engine::options::MountRequest;
 use crate::engine::state::Status;
 use crate::engine::timestamp::Timestamp;
 
@@ -25,6 +27,7 @@ pub(super) enum Filter {
     Before(String),
     Since(String),
     Network(String),
+    Volume(String),
 }
 
 /// What is known of a container for filtering it.
@@ -68,9 +71,10 @@ impl FromStr for Filter {
             "before" => Self::Before(value),
             "since" => Self::Since(value),
             "network" => Self::Network(value),
+            "volume" => Self::Volume(value),
             _ => {
                 return Err(format!(
-                    "no filter \"{key}\"; there are id, name, label, status, exited, ancestor, before, since, network"
+                    "no filter \"{key}\"; there are id, name, label, status, exited, ancestor, before, since, network, volume"
                 ));
             }
         })
@@ -124,6 +128,12 @@ impl Test {
             Filter::Ancestor(image) => is_made_from(candidate.container, image),
             Filter::Before(_) => self.moment.is_some_and(|moment| config.created < moment),
             Filter::Since(_) => self.moment.is_some_and(|moment| config.created > moment),
+            // The name of a volume, or a place inside.
+            Filter::Volume(text) => config.mounts.iter().any(|mount| {
+                let is_named =
+                    matches!(mount, MountRequest::Named(volume) if volume.name.as_str() == text);
+                is_named || mount.target() == Path::new(text)
+            }),
             Filter::Network(network) => config.network.to_string() == *network,
         }
     }

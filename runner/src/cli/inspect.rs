@@ -1,14 +1,17 @@
 //! `rrun inspect`.
 
 use std::io::{self, Write as _};
+use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
+use crate::engine::Engine;
 use crate::engine::config::Config;
 use crate::engine::containers::Container;
 use crate::engine::network::Endpoint;
 use crate::engine::options::{MountRequest, SeccompChoice, SwapLimit};
 use crate::engine::state::{Running, Status, UNKNOWN_EXIT_CODE};
+use crate::engine::volume::anonymous_dir;
 
 use super::template::Template;
 use super::{Context, for_each};
@@ -32,7 +35,7 @@ pub(super) fn run(args: &InspectArgs, context: &Context) -> anyhow::Result<u8> {
     each(&args.containers, args.format.as_deref(), |name| {
         let container = engine.containers().find(name)?;
         let status = container.status()?;
-        Ok(describe(&container, &status))
+        Ok(describe(&engine, &container, &status))
     })
 }
 
@@ -69,7 +72,7 @@ pub(super) fn each(
 }
 
 /// Returns a container under docker's names, as far as they mean something.
-fn describe(container: &Container, status: &Status) -> Value {
+fn describe(engine: &Engine, container: &Container, status: &Status) -> Value {
     let config = &container.config;
     let (program, arguments) = match config.process.args.split_first() {
         Some((program, arguments)) => (program.as_str(), arguments),
@@ -89,7 +92,7 @@ fn describe(container: &Container, status: &Status) -> Value {
         "Name": format!("/{}", config.name),
         "Platform": "linux",
         "HostConfig": host_config(config),
-        "Mounts": config.mounts.iter().map(mount).collect::<Vec<_>>(),
+        "Mounts": mounts(engine, container),
         "Config": {
             "Hostname": config.hostname,
             "User": config.process.user,
@@ -214,25 +217,45 @@ fn host_config(config: &Config) -> Value {
     })
 }
 
-fn mount(mount: &MountRequest) -> Value {
-    match mount {
-        MountRequest::Bind(bind) => json!({
-            "Type": "bind",
-            "Source": bind.source,
-            "Destination": bind.target,
-            "RW": !bind.readonly,
-        }),
-        MountRequest::Tmpfs(tmpfs) => json!({
-            "Type": "tmpfs",
-            "Source": "",
-            "Destination": tmpfs.target,
-            "RW": !tmpfs.readonly,
-        }),
-        MountRequest::Volume { target } => json!({
-            "Type": "volume",
-            "Source": "",
-            "Destination": target,
-            "RW": true,
-        }),
+/// Returns what is mounted, and where it is on this machine.
+fn mounts(engine: &Engine, container: &Container) -> Vec<Value> {
+    let mut anonymous = 0;
+    let mut described = Vec::new();
+    for request in &container.config.mounts {
+        described.push(match request {
+            MountRequest::Bind(bind) => mount("bind", &bind.source, &bind.target, bind.readonly),
+            MountRequest::Tmpfs(tmpfs) => {
+                mount("tmpfs", Path::new(""), &tmpfs.target, tmpfs.readonly)
+            }
+            MountRequest::Volume(volume) => {
+                let source = anonymous_dir(container.dir(), anonymous);
+                anonymous += 1;
+                volume_mount("", &source, &volume.target, volume.readonly)
+            }
+            MountRequest::Named(volume) => {
+                let source = engine.volumes().data(&volume.name);
+                volume_mount(volume.name.as_str(), &source, &volume.target, volume.readonly)
+            }
+        });
     }
+    described
+}
+
+fn mount(kind: &str, source: &Path, target: &Path, readonly: bool) -> Value {
+    json!({
+        "Type": kind,
+        "Source": source,
+        "Destination": target,
+        "Mode": "",
+        "RW": !readonly,
+        "Propagation": if kind == "bind" { "rprivate" } else { "" },
+    })
+}
+
+/// Describes a volume; an anonymous one has no name here.
+fn volume_mount(name: &str, source: &Path, target: &Path, readonly: bool) -> Value {
+    let mut value = mount("volume", source, target, readonly);
+    value["Name"] = json!(name);
+    value["Driver"] = json!("local");
+    value
 }

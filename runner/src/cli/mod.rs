@@ -24,6 +24,7 @@ mod table;
 mod template;
 mod top;
 mod update;
+mod volume;
 mod wait;
 
 use std::ffi::OsString;
@@ -81,6 +82,8 @@ enum Command {
     Port(port::PortArgs),
     #[command(subcommand)]
     Network(network::NetworkCommand),
+    #[command(subcommand)]
+    Volume(volume::VolumeCommand),
     Rm(rm::RmArgs),
     Prune(rm::PruneArgs),
     Inspect(inspect::InspectArgs),
@@ -149,6 +152,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Top(args) => top::run(&args, &context),
         Command::Port(args) => port::run(&args, &context),
         Command::Network(command) => network::run(command, &context),
+        Command::Volume(command) => volume::run(command, &context),
         Command::Wait(args) => wait::run(&args, &context),
         Command::Rm(args) => rm::run(&args, &context),
         Command::Prune(args) => rm::prune(&args, &context),

@@ -12,7 +12,7 @@ use crate::engine::timestamp::{Timestamp, in_words};
 
 use super::filter::{self, Candidate, Filter};
 use super::table::{printable, shorten, write};
-use super::template::Template;
+use super::template::write_rows;
 use super::{Context, now};
 
 /// How much of a command and of an image's name is shown.
@@ -94,11 +94,6 @@ pub(super) fn run(args: &PsArgs, context: &Context) -> anyhow::Result<u8> {
         return Ok(0);
     }
     match args.format.as_str() {
-        "json" => {
-            for row in &rows {
-                writeln!(out, "{}", row.to_json())?;
-            }
-        }
         "table" => {
             let heading =
                 ["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"];
@@ -106,33 +101,11 @@ pub(super) fn run(args: &PsArgs, context: &Context) -> anyhow::Result<u8> {
             table.extend(rows.iter().map(Row::cells));
             write(&mut out, &table)?;
         }
-        format => write_template(&mut out, format, &rows)?,
-    }
-    Ok(0)
-}
-
-fn write_template(out: &mut dyn io::Write, format: &str, rows: &[Row]) -> anyhow::Result<()> {
-    let (is_table, template) = match format.strip_prefix("table ") {
-        Some(template) => (true, template),
-        None => (false, format),
-    };
-    let template = Template::parse(template).map_err(anyhow::Error::msg)?;
-    let mut lines = Vec::new();
-    if is_table {
-        lines.push(template.heading());
-    }
-    for row in rows {
-        lines.push(template.render(&row.to_json()).map_err(anyhow::Error::msg)?);
-    }
-    if is_table {
-        let cells = |line: &String| line.split('\t').map(str::to_owned).collect();
-        write(out, &lines.iter().map(cells).collect::<Vec<_>>())?;
-    } else {
-        for line in lines {
-            writeln!(out, "{line}")?;
+        format => {
+            write_rows(&mut out, format, &rows.iter().map(Row::to_json).collect::<Vec<_>>())?;
         }
     }
-    Ok(())
+    Ok(0)
 }
 
 impl Row {

@@ -60,6 +60,15 @@ fn engine_hint(error: &Error) -> Option<String> {
         Error::NetworkUnknown { .. } => {
             "`rrun network ls` lists them; `rrun network create` makes one".to_owned()
         }
+        Error::VolumeUnknown { .. } => {
+            "`rrun volume ls` lists them; `rrun volume create` makes one".to_owned()
+        }
+        Error::VolumeInUse { container, .. } => {
+            format!("remove that container first with `rrun rm -f {container}`, or keep the volume")
+        }
+        Error::VolumeSubpath { name, .. } => format!(
+            "volume-subpath names a path that is in the volume already; look with `rrun run --rm -v {name}:/volume IMAGE ls /volume`"
+        ),
         Error::PortInUse { .. } => "choose another port, or leave it out for any free one".to_owned(),
         Error::System {
             action: "create a bridge" | "look at the packet filter's tables" | "open a netlink socket",

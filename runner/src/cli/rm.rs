@@ -13,7 +13,7 @@ pub(super) struct RmArgs {
     /// Kill running ones first; a container that is not there is no error
     #[arg(short, long)]
     force: bool,
-    /// Remove anonymous volumes, which is always done
+    /// Remove anonymous volumes, which is always done; those with a name stay
     #[arg(short, long)]
     volumes: bool,
     /// Containers, by name or id

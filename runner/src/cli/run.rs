@@ -75,10 +75,10 @@ struct ContainerArgs {
     /// Read variables from a file (can be repeated)
     #[arg(long, value_name = "FILE")]
     env_file: Vec<PathBuf>,
-    /// Show a host directory or file inside, or keep TARGET outside the overlay (can be repeated)
-    #[arg(short, long, value_name = "[SOURCE:]TARGET[:ro]", value_parser = MountRequest::from_volume)]
+    /// Show a host directory or file or a volume inside, or keep TARGET outside the overlay (can be repeated)
+    #[arg(short, long, value_name = "[SOURCE|VOLUME:]TARGET[:ro]", value_parser = MountRequest::from_volume)]
     volume: Vec<MountRequest>,
-    /// Mount with type=bind|tmpfs|volume,source=…,target=…[,readonly] (can be repeated)
+    /// Mount with type=bind|tmpfs|volume,source=…,target=…[,readonly][,volume-nocopy][,volume-subpath=…] (can be repeated)
     #[arg(long, value_name = "FIELDS", value_parser = MountRequest::from_mount)]
     mount: Vec<MountRequest>,
     /// Mount a directory in memory (can be repeated)

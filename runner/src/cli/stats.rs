@@ -164,7 +164,7 @@ fn memory(bytes: u64) -> String {
 }
 
 /// Writes an amount of data as docker does, in powers of 1000.
-fn amount(bytes: u64) -> String {
+pub(super) fn amount(bytes: u64) -> String {
     scaled(bytes, 1000, &["B", "kB", "MB", "GB", "TB"])
 }
 

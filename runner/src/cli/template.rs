@@ -3,7 +3,42 @@
 //! A small part of Go's template language, the part that scripts use with
 //! docker: `{{.Field}}`, `{{.Field.Inner}}`, `{{json .}}`, `{{json .Field}}`.
 
+use std::io::Write;
+
 use serde_json::Value;
+
+use super::table;
+
+/// Writes each row as JSON for `json`, else by a template, which may make a table.
+pub(super) fn write_rows(out: &mut dyn Write, format: &str, rows: &[Value]) -> anyhow::Result<()> {
+    if format == "json" {
+        for row in rows {
+            writeln!(out, "{row}")?;
+        }
+        return Ok(());
+    }
+    let (is_table, template) = match format.strip_prefix("table ") {
+        Some(template) => (true, template),
+        None => (false, format),
+    };
+    let template = Template::parse(template).map_err(anyhow::Error::msg)?;
+    let mut lines = Vec::new();
+    if is_table {
+        lines.push(template.heading());
+    }
+    for row in rows {
+        lines.push(template.render(row).map_err(anyhow::Error::msg)?);
+    }
+    if is_table {
+        let cells = |line: &String| line.split('\t').map(str::to_owned).collect();
+        table::write(out, &lines.iter().map(cells).collect::<Vec<_>>())?;
+    } else {
+        for line in lines {
+            writeln!(out, "{line}")?;
+        }
+    }
+    Ok(())
+}
 
 /// A parsed template.
 #[derive(Debug, PartialEq, Eq)]

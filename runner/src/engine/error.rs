@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::id::ContainerId;
 use super::name::Name;
 use super::network::Subnet;
-use super::options::Protocol;
+use super::options::{Protocol, VolumeName};
 
 /// The result of an engine operation.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -81,6 +81,38 @@ pub enum Error {
         name: Name,
         /// One of its containers.
         container: String,
+    },
+    /// No volume has this name.
+    #[error("no such volume: {name}")]
+    VolumeUnknown {
+        /// What the user typed.
+        name: String,
+    },
+    /// A container refers to the volume.
+    #[error("volume {name} is in use by container {container}")]
+    VolumeInUse {
+        /// The volume.
+        name: VolumeName,
+        /// One of its containers, which need not run.
+        container: Name,
+    },
+    /// A part of a volume is to be mounted that is not there.
+    #[error("cannot mount {} of volume {name}", subpath.display())]
+    VolumeSubpath {
+        /// The volume.
+        name: VolumeName,
+        /// The path from its top.
+        subpath: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The image's files could not be copied into a volume.
+    #[error("cannot copy {} of the image into a volume", from.display())]
+    Copy {
+        /// Where in the image.
+        from: PathBuf,
+        /// What could not be read or made.
+        source: Box<store::layers::LayerError>,
     },
     /// Every address of the network is taken.
     #[error("network {name} has no address left in {subnet}")]

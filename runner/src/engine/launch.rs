@@ -22,6 +22,7 @@ use super::process::{boot_id, start_time};
 use super::request::{Identity, Request};
 use super::session::{Ends, Session};
 use super::state::{ExitRecord, Running, Status, write_json};
+use super::volume::Filling;
 use super::{Engine, cgroup, files, spec, stubs, volume};
 
 /// A container that is ready to be started. Dropping it removes one that was
@@ -71,7 +72,9 @@ impl Engine {
         let snapshot = self.stack(&claim, image)?;
         let dir = claim.dir();
         prepare_upper(dir, &snapshot)?;
-        let spec = self.describe(dir, &config, &snapshot)?;
+        // Until others can see what it refers to.
+        let _held = volume::hold(&self.volumes, &config)?;
+        let spec = self.describe(dir, &config, &snapshot, Filling::IfEmpty)?;
         let (container, ownership) = claim.complete(config)?;
         Ok(Prepared { engine: self, container, is_new: true, ownership: Some(ownership), spec })
     }
@@ -113,13 +116,21 @@ impl Engine {
         let snapshot = snapshot.ok_or_else(|| Error::Invalid {
             what: format!("the layers of container {} are not in the store", config.name),
         })?;
-        self.describe(container.dir(), config, &snapshot)
+        self.describe(container.dir(), config, &snapshot, Filling::Never)
     }
 
     /// Writes a container's own files and describes its sandbox.
-    fn describe(&self, dir: &Path, config: &Config, snapshot: &Snapshot) -> Result<Spec> {
+    fn describe(
+        &self,
+        dir: &Path,
+        config: &Config,
+        snapshot: &Snapshot,
+        filling: Filling,
+    ) -> Result<Spec> {
         let mut mounts = files::make(dir, config)?;
-        mounts.extend(volume::make(dir, config, || Ok(snapshot.view()?))?);
+        let view = || Ok(snapshot.view()?);
+        let now = (self.clock)();
+        mounts.extend(volume::make(&self.volumes, dir, config, filling, now, view)?);
         let mut lowers = snapshot.lowers().to_vec();
         lowers.push(stubs::lower(self.store().root().path())?);
         spec::describe(dir, config, lowers, mounts)

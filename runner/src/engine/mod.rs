@@ -54,6 +54,7 @@ pub use error::{Error, Result};
 use containers::Containers;
 use network::Networks;
 use timestamp::Timestamp;
+use volume::Volumes;
 
 /// Everything about containers in one state directory.
 #[derive(Debug)]
@@ -61,6 +62,7 @@ pub struct Engine {
     store: Store,
     containers: Containers,
     networks: Networks,
+    volumes: Volumes,
     clock: fn() -> Timestamp,
 }
 
@@ -75,7 +77,8 @@ impl Engine {
         let store = Store::open(root)?;
         let containers = Containers::new(store.root().path());
         let networks = Networks::new(store.root().path(), containers.clone());
-        Ok(Self { store, containers, networks, clock })
+        let volumes = Volumes::new(store.root().path(), containers.clone());
+        Ok(Self { store, containers, networks, volumes, clock })
     }
 
     /// Returns the images and layers.
@@ -93,6 +96,11 @@ impl Engine {
         &self.networks
     }
 
+    /// Returns the volumes.
+    pub fn volumes(&self) -> &Volumes {
+        &self.volumes
+    }
+
     /// Removes containers that killed programs have left although they were to
     /// go, cheaply enough for every command.
     pub fn tidy(&self) {
@@ -107,6 +115,9 @@ impl Engine {
         self.tidy();
         if let Err(error) = cgroup::sweep() {
             tracing::warn!(%error, "control groups of killed programs were not removed");
+        }
+        if let Err(error) = self.volumes.sweep() {
+            tracing::warn!(%error, "parts of volumes that killed programs have left were not removed");
         }
         if let Err(error) = self.networks.sweep() {
             tracing::warn!(%error, "ports of killed programs are still published");

@@ -273,7 +273,7 @@ fn all_mounts(asked: Vec<MountRequest>, image: &ImageConfig) -> Result<Vec<Mount
         let target = inside(volume).map_err(|reason| Error::Invalid {
             what: format!("the image's volume cannot be used: {reason}"),
         })?;
-        by_target.insert(target.clone(), MountRequest::Volume { target });
+        by_target.insert(target.clone(), MountRequest::anonymous(target));
     }
     let mut targets = BTreeSet::new();
     for mount in asked {

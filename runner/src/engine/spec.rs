@@ -113,7 +113,7 @@ fn mount(request: &MountRequest) -> Result<Option<Mount>> {
             },
         }),
         // These are directories of ours: see `volume`.
-        MountRequest::Volume { .. } => None,
+        MountRequest::Volume(_) | MountRequest::Named(_) => None,
     })
 }
 

@@ -15,3 +15,4 @@ mod names;
 mod network;
 mod rootless;
 mod terminal;
+mod volumes;

@@ -70,7 +70,7 @@ fn mistakes_are_explained() {
         ("-p 80:80:80:80 img", "it is not [ip:][host:]container"),
         ("-p 70000 img", "\"70000\" is not a port from 1 to 65535"),
         ("--ip 10.0.0 img", "invalid IPv4 address"),
-        ("-v data:/data img", "named volumes such as \"data\" are not supported yet"),
+        ("-v da/ta:/data img", "\"da/ta\" is no name of a volume"),
         ("--nam x img", "--name"),
         ("--rm", "IMAGE"),
     ] {

@@ -9,13 +9,15 @@ mod security;
 mod signal;
 mod size;
 mod ulimit;
+mod volume;
 
 pub use environment::{EnvEntry, Label, merge_environment, parse_env_file};
 pub(crate) use mount::inside;
-pub use mount::{Bind, MountRequest, Tmpfs};
+pub use mount::{AnonymousVolume, Bind, MountRequest, NamedVolume, Tmpfs};
 pub use network::{ExtraHost, HostAddress, HostName, NetworkMode};
 pub use publish::{ContainerPort, Protocol, Publish, PublishedPort};
 pub use security::{Capability, PullPolicy, SeccompChoice, SecurityOption};
 pub use signal::Signal;
 pub use size::{Bytes, Cpus, PidsLimit, SwapLimit};
 pub use ulimit::Ulimit;
+pub use volume::VolumeName;

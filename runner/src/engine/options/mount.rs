@@ -6,6 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::size::Bytes;
+use super::volume::VolumeName;
 
 /// Something the user wants to see at a path inside the container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,12 +16,41 @@ pub enum MountRequest {
     Bind(Bind),
     /// A directory in memory.
     Tmpfs(Tmpfs),
-    /// A directory that lives and dies with the container, outside its
-    /// overlay, filled with what the image has at its path.
-    Volume {
-        /// Where it appears.
-        target: PathBuf,
-    },
+    /// A directory that lives and dies with the container.
+    Volume(AnonymousVolume),
+    /// A directory that outlives containers. Versions that know no such thing
+    /// refuse the container rather than give it a directory of its own.
+    Named(NamedVolume),
+}
+
+/// A directory that lives and dies with the container, outside its overlay,
+/// filled with what the image has at its path.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AnonymousVolume {
+    /// Where it appears.
+    pub target: PathBuf,
+    /// Whether it cannot be written from inside.
+    #[serde(default)]
+    pub readonly: bool,
+    /// Whether it begins empty, whatever the image has there.
+    #[serde(default)]
+    pub nocopy: bool,
+}
+
+/// A directory with a name, which outlives the containers that use it. An empty
+/// one is filled with what the image has at its path.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamedVolume {
+    /// Its name.
+    pub name: VolumeName,
+    /// Where it appears.
+    pub target: PathBuf,
+    /// Whether it cannot be written from inside.
+    pub readonly: bool,
+    /// Whether it stays empty, whatever the image has there.
+    pub nocopy: bool,
+    /// What of it appears, if not all: a path from its top, which must be there.
+    pub subpath: Option<PathBuf>,
 }
 
 /// A directory or file of the host.
@@ -56,11 +86,18 @@ impl MountRequest {
         match self {
             Self::Bind(bind) => &bind.target,
             Self::Tmpfs(tmpfs) => &tmpfs.target,
-            Self::Volume { target } => target,
+            Self::Volume(volume) => &volume.target,
+            Self::Named(volume) => &volume.target,
         }
     }
 
-    /// Parses the argument of `-v`: `SOURCE:TARGET[:ro]`, or `TARGET` alone.
+    /// Returns an anonymous volume like that of `-v TARGET`.
+    pub(crate) fn anonymous(target: PathBuf) -> Self {
+        Self::Volume(AnonymousVolume { target, readonly: false, nocopy: false })
+    }
+
+    /// Parses the argument of `-v`: `SOURCE:TARGET[:ro]`, where the source is a
+    /// path or the name of a volume, or `TARGET` alone.
     ///
     /// # Errors
     ///
@@ -68,7 +105,7 @@ impl MountRequest {
     pub fn from_volume(text: &str) -> Result<Self, String> {
         let parts: Vec<&str> = text.split(':').collect();
         let (source, target, options) = match parts[..] {
-            [target] => return Ok(Self::Volume { target: inside(target)? }),
+            [target] => return Ok(Self::anonymous(inside(target)?)),
             [source, target] => (source, target, ""),
             [source, target, options] => (source, target, options),
             _ => return Err(format!("\"{text}\" is not SOURCE:TARGET[:ro]")),
@@ -76,35 +113,42 @@ impl MountRequest {
         if source.is_empty() {
             return Err(format!("\"{text}\" has no source"));
         }
-        if !source.starts_with(['/', '.']) {
-            return Err(format!(
-                "named volumes such as \"{source}\" are not supported yet; for a directory write ./{source}"
-            ));
-        }
-        let mut readonly = false;
+        let name = match source.starts_with(['/', '.']) {
+            true => None,
+            false => Some(source.parse::<VolumeName>().map_err(|reason| {
+                format!("{reason}; for a directory of this machine write ./{source}")
+            })?),
+        };
+        let (mut readonly, mut nocopy) = (false, false);
         for option in options.split(',').filter(|option| !option.is_empty()) {
             match option {
                 "ro" => readonly = true,
+                "nocopy" if name.is_some() => nocopy = true,
                 // What is always so, or has no meaning without a security module.
                 "rw" | "z" | "Z" | "rprivate" | "private" | "cached" | "delegated"
                 | "consistent" => {}
                 _ => {
                     return Err(format!(
-                        "\"{option}\" is not an option of a volume; there are ro and rw"
+                        "\"{option}\" is not an option of a volume; there are ro and rw, and nocopy of a volume with a name"
                     ));
                 }
             }
         }
-        Ok(Self::Bind(Bind {
-            source: PathBuf::from(source),
-            target: inside(target)?,
-            readonly,
-            create_source: true,
-        }))
+        let target = inside(target)?;
+        Ok(match name {
+            Some(name) => {
+                Self::Named(NamedVolume { name, target, readonly, nocopy, subpath: None })
+            }
+            None => {
+                let source = PathBuf::from(source);
+                Self::Bind(Bind { source, target, readonly, create_source: true })
+            }
+        })
     }
 
     /// Parses the argument of `--mount`:
-    /// `type=bind|tmpfs|volume,source=…,target=…[,readonly]`.
+    /// `type=bind|tmpfs|volume,source=…,target=…[,readonly]`, with
+    /// `volume-nocopy` and `volume-subpath` for volumes.
     ///
     /// # Errors
     ///
@@ -114,7 +158,11 @@ impl MountRequest {
         let target = fields.target.as_deref().ok_or("a mount needs target=PATH")?;
         let target = inside(target)?;
         let source = fields.source;
-        match fields.kind.as_deref().unwrap_or("volume") {
+        let kind = fields.kind.as_deref().unwrap_or("volume");
+        if kind != "volume" && (fields.nocopy || fields.subpath.is_some()) {
+            return Err(format!("volume-nocopy and volume-subpath mean nothing for a {kind}"));
+        }
+        match kind {
             "bind" => Ok(Self::Bind(Bind {
                 source: source.ok_or("a bind mount needs source=PATH")?.into(),
                 target,
@@ -128,10 +176,26 @@ impl MountRequest {
                 mode: fields.mode,
                 readonly: fields.readonly,
             })),
-            "volume" if source.is_some() => {
-                Err("named volumes are not supported yet; use type=bind with a path".to_owned())
-            }
-            "volume" => Ok(Self::Volume { target }),
+            "volume" => match source {
+                Some(source) => Ok(Self::Named(NamedVolume {
+                    name: source.parse().map_err(|reason| {
+                        format!("{reason}; for a directory of this machine use type=bind")
+                    })?,
+                    target,
+                    readonly: fields.readonly,
+                    nocopy: fields.nocopy,
+                    subpath: fields.subpath,
+                })),
+                None if fields.subpath.is_some() => {
+                    Err("volume-subpath needs source=NAME: a volume without a name is new"
+                        .to_owned())
+                }
+                None => Ok(Self::Volume(AnonymousVolume {
+                    target,
+                    readonly: fields.readonly,
+                    nocopy: fields.nocopy,
+                })),
+            },
             kind => Err(format!("no mount type \"{kind}\"; there are bind, tmpfs and volume")),
         }
     }
@@ -169,6 +233,8 @@ struct Fields {
     source: Option<String>,
     target: Option<String>,
     readonly: bool,
+    nocopy: bool,
+    subpath: Option<PathBuf>,
     size: Option<Bytes>,
     mode: Option<u32>,
 }
@@ -189,13 +255,9 @@ impl Fields {
                 "type" => fields.kind = Some(text()?),
                 "source" | "src" => fields.source = Some(text()?),
                 "target" | "dst" | "destination" => fields.target = Some(text()?),
-                "readonly" | "ro" => {
-                    fields.readonly = match value {
-                        None | Some("true" | "1") => true,
-                        Some("false" | "0") => false,
-                        Some(_) => return Err(format!("\"{field}\" is neither true nor false")),
-                    }
-                }
+                "readonly" | "ro" => fields.readonly = is_true(field, value)?,
+                "volume-nocopy" => fields.nocopy = is_true(field, value)?,
+                "volume-subpath" => fields.subpath = Some(within(&text()?)?),
                 "tmpfs-size" => fields.size = Some(text()?.parse()?),
                 "tmpfs-mode" => fields.mode = Some(octal(&text()?)?),
                 // Only private propagation exists here.
@@ -204,6 +266,28 @@ impl Fields {
             }
         }
         Ok(fields)
+    }
+}
+
+/// Reads a field that is true when it stands alone.
+fn is_true(field: &str, value: Option<&str>) -> Result<bool, String> {
+    match value {
+        None | Some("true" | "1") => Ok(true),
+        Some("false" | "0") => Ok(false),
+        Some(_) => Err(format!("\"{field}\" is neither true nor false")),
+    }
+}
+
+/// Returns a path from the top of a volume, which does not leave it.
+///
+/// Its links are resolved when it is mounted, inside the volume.
+fn within(text: &str) -> Result<PathBuf, String> {
+    let path = Path::new(text);
+    let is_plain = |part| matches!(part, Component::Normal(_) | Component::CurDir);
+    if path.components().all(is_plain) {
+        Ok(path.to_owned())
+    } else {
+        Err(format!("volume-subpath={text} is not a path from the top of the volume without .."))
     }
 }
 
@@ -247,6 +331,12 @@ mod tests {
         MountRequest::Bind(Bind { source, target, readonly, create_source })
     }
 
+    fn named(name: &str, target: &str) -> MountRequest {
+        let (name, target) = (name.parse().unwrap(), target.into());
+        let (readonly, nocopy, subpath) = (false, false, None);
+        MountRequest::Named(NamedVolume { name, target, readonly, nocopy, subpath })
+    }
+
     #[test]
     fn volumes_have_one_to_three_parts() {
         for (text, expected) in [
@@ -254,7 +344,12 @@ mod tests {
             ("./a:/b:ro", bind("./a", "/b", true, true)),
             ("/a:/b:rw,z", bind("/a", "/b", false, true)),
             ("..:/b//c/./d/../e", bind("..", "/b/c/e", false, true)),
-            ("/data", MountRequest::Volume { target: "/data".into() }),
+            ("/data", MountRequest::anonymous("/data".into())),
+            ("data:/data", named("data", "/data")),
+            ("data:/data:nocopy,ro", {
+                let MountRequest::Named(volume) = named("data", "/data") else { unreachable!() };
+                MountRequest::Named(NamedVolume { readonly: true, nocopy: true, ..volume })
+            }),
         ] {
             assert_eq!(MountRequest::from_volume(text), Ok(expected), "for {text}");
         }
@@ -264,7 +359,10 @@ mod tests {
     fn odd_volumes_are_refused_with_a_reason() {
         for (text, word) in [
             ("", "absolute"),
-            ("data:/data", "./data"),
+            ("da/ta:/data", "./da/ta"),
+            ("d:/data", "2 to 200"),
+            ("data:data", "absolute"),
+            ("/a:/b:nocopy", "of a volume with a name"),
             ("/a:b", "absolute"),
             ("/a:/", "root"),
             ("/a:/b/..", "root"),
@@ -283,7 +381,26 @@ mod tests {
             ("type=bind,source=/a,target=/b", bind("/a", "/b", false, false)),
             ("dst=/b,src=a,type=bind,readonly", bind("a", "/b", true, false)),
             ("type=bind,src=/a,destination=/b,ro=false", bind("/a", "/b", false, false)),
-            ("target=/v", MountRequest::Volume { target: "/v".into() }),
+            ("target=/v", MountRequest::anonymous("/v".into())),
+            ("type=volume,src=data,dst=/v", named("data", "/v")),
+            (
+                "type=volume,src=data,dst=/v,volume-nocopy,volume-subpath=a/./b,readonly",
+                MountRequest::Named(NamedVolume {
+                    name: "data".parse().unwrap(),
+                    target: "/v".into(),
+                    readonly: true,
+                    nocopy: true,
+                    subpath: Some("a/b".into()),
+                }),
+            ),
+            (
+                "dst=/v,volume-nocopy=true,ro",
+                MountRequest::Volume(AnonymousVolume {
+                    target: "/v".into(),
+                    readonly: true,
+                    nocopy: true,
+                }),
+            ),
             (
                 "type=tmpfs,target=/t,tmpfs-size=1m,tmpfs-mode=700",
                 MountRequest::Tmpfs(Tmpfs {
@@ -302,7 +419,13 @@ mod tests {
             "type=bind,source=/a",
             "type=npipe,target=/b",
             "type=tmpfs,source=/a,target=/b",
-            "source=name,target=/b",
+            "source=/name,target=/b",
+            "source=name,target=/b,volume-subpath=../x",
+            "source=name,target=/b,volume-subpath=/x",
+            "source=name,target=/b,volume-nocopy=maybe",
+            "target=/b,volume-subpath=x",
+            "type=bind,source=/a,target=/b,volume-nocopy",
+            "type=tmpfs,target=/b,volume-subpath=x",
             "type=bind,source=/a,target=/b,what",
             "type=tmpfs,target=/t,tmpfs-mode=9",
             "type=bind,source=,target=/b",
