@@ -13,5 +13,6 @@ mod limits;
 mod mounts;
 mod names;
 mod network;
+mod restart;
 mod rootless;
 mod terminal;
