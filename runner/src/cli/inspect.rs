@@ -84,6 +84,7 @@ fn describe(engine: &Engine, container: &Container, status: &Status) -> Value {
         "Path": program,
         "Args": arguments,
         "State": state(status, container.state_word(status)),
+        "RestartCount": status.last_start().map_or(0, |running| running.restarts),
         "Image": config.image.id.to_string(),
         "ResolvConfPath": container.dir().join("resolv.conf"),
         "HostnamePath": container.dir().join("hostname"),
@@ -117,7 +118,7 @@ fn network_settings(container: &Container, status: &Status) -> Value {
     let endpoint = match status {
         // One that is just being removed has none.
         Status::Running(_) => Endpoint::read(container.dir()).ok().flatten(),
-        Status::Created | Status::Exited(..) | Status::Lost(_) => None,
+        Status::Created | Status::Restarting(..) | Status::Exited(..) | Status::Lost(_) => None,
     };
     let mut ports: Map<String, Value> =
         config.place.exposed.iter().map(|port| (port.to_string(), Value::Null)).collect();
@@ -153,6 +154,9 @@ fn state(status: &Status, word: &str) -> Value {
         Status::Running(running) => {
             (Some(running), 0, false, started(Some(running)), NEVER.to_owned())
         }
+        Status::Restarting(running, exit) => {
+            (None, exit.code, exit.oom_killed, started(Some(running)), exit.finished.to_string())
+        }
         Status::Exited(running, exit) => {
             (None, exit.code, exit.oom_killed, started(running.as_ref()), exit.finished.to_string())
         }
@@ -162,13 +166,14 @@ fn state(status: &Status, word: &str) -> Value {
     };
     let error = match status {
         Status::Lost(_) => "whoever watched it was killed, or the machine was switched off",
-        Status::Created | Status::Running(_) | Status::Exited(..) => "",
+        Status::Exited(_, exit) => exit.error.as_deref().unwrap_or(""),
+        Status::Created | Status::Running(_) | Status::Restarting(..) => "",
     };
     json!({
         "Status": word,
-        "Running": running.is_some(),
+        "Running": status.is_active(),
         "Paused": word == "paused",
-        "Restarting": false,
+        "Restarting": matches!(status, Status::Restarting(..)),
         "OOMKilled": oom_killed,
         "Dead": false,
         "Pid": running.map_or(0, |running| running.pid),
@@ -195,6 +200,10 @@ fn host_config(config: &Config) -> Value {
     }
     json!({
         "AutoRemove": config.remove,
+        "RestartPolicy": {
+            "Name": config.restart.name(),
+            "MaximumRetryCount": config.restart.limit(),
+        },
         "NetworkMode": config.network.to_string(),
         "ReadonlyRootfs": config.read_only,
         "Init": config.process.init,

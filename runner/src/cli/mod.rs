@@ -92,6 +92,9 @@ enum Command {
     /// Remove what killed programs have left, and what was to go when it ended
     #[command(hide = true)]
     Sweep,
+    /// Start a container again that has ended
+    #[command(hide = true)]
+    Again(rm::AgainArgs),
 }
 
 /// What every command starts from.
@@ -160,6 +163,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Pull(args) => pull::run(&args, &context),
         Command::Images(args) => images::run(&args, &context),
         Command::Sweep => rm::sweep(&context),
+        Command::Again(args) => rm::again(&args, &context),
     };
     match result {
         Ok(code) => ExitCode::from(code),

@@ -79,7 +79,7 @@ pub(super) fn run(args: &PsArgs, context: &Context) -> anyhow::Result<u8> {
         let status = container.status()?;
         let state = container.state_word(&status);
         let candidate = Candidate { container: &container, status: &status, state };
-        if (all || matches!(status, Status::Running(_)))
+        if (all || status.is_active())
             && last.is_none_or(|last| rows.len() < last)
             && filter::passes(&tests, &candidate)
         {
@@ -132,7 +132,9 @@ impl Row {
             networks: config.network.to_string(),
             ports: match status {
                 Status::Running(_) => ports(container),
-                Status::Created | Status::Exited(..) | Status::Lost(_) => String::new(),
+                Status::Created | Status::Restarting(..) | Status::Exited(..) | Status::Lost(_) => {
+                    String::new()
+                }
             },
         }
     }
@@ -186,6 +188,9 @@ fn describe(status: &Status, is_paused: bool, now: Timestamp) -> String {
             let paused = if is_paused { " (Paused)" } else { "" };
             format!("Up {}{paused}", in_words(running.started.elapsed(now)))
         }
+        Status::Restarting(_, exit) => {
+            format!("Restarting ({}) {} ago", exit.code, in_words(exit.finished.elapsed(now)))
+        }
         Status::Exited(_, exit) => {
             format!("Exited ({}) {} ago", exit.code, in_words(exit.finished.elapsed(now)))
         }
@@ -212,6 +217,7 @@ mod tests {
             shim_start_time: 1,
             boot_id: String::new(),
             started: at(100),
+            restarts: 0,
         };
         let exit = ExitRecord {
             pid: Some(1),
@@ -220,10 +226,16 @@ mod tests {
             signal: Some(9),
             oom_killed: false,
             finished: at(340),
+            restart_ms: None,
+            error: None,
         };
         for (status, expected) in [
             (Status::Created, "Created"),
             (Status::Running(running.clone()), "Up 5 minutes"),
+            (
+                Status::Restarting(running.clone(), exit.clone()),
+                "Restarting (137) About a minute ago",
+            ),
             (Status::Exited(None, exit), "Exited (137) About a minute ago"),
             (Status::Lost(running), "Exited (255) at an unknown time"),
         ] {

@@ -75,6 +75,9 @@ fn engine_hint(error: &Error) -> Option<String> {
             ..
         } => "a bridge takes a kernel with nf_tables and the right to use it; --network host and none do without, and RRUN_NETWORK changes the default".to_owned(),
         Error::NotRunning { .. } => "`rrun ps` lists the running containers".to_owned(),
+        Error::Restarting { container } => format!(
+            "wait until it runs; `rrun logs {container}` has what it said, `rrun stop {container}` ends it"
+        ),
         Error::Paused { container } => format!("let it go on with `rrun unpause {container}`"),
         Error::StillRunning { container } => {
             format!("stop it first with `rrun stop {container}`, or use `rrun rm -f {container}`")

@@ -1,9 +1,9 @@
 //! `rrun rm` and `rrun prune`.
 
 use std::io::{self, Write as _};
+use std::time::Duration;
 
 use crate::engine::Error;
-use crate::engine::state::Status;
 
 use super::{Context, for_each};
 
@@ -56,13 +56,32 @@ pub(super) fn sweep(context: &Context) -> anyhow::Result<u8> {
     Ok(0)
 }
 
+/// What whoever has watched a container goes on as.
+#[derive(Debug, clap::Args)]
+pub(super) struct AgainArgs {
+    /// How long to wait first
+    #[arg(long, default_value = "0")]
+    after_ms: u64,
+    /// The container
+    container: String,
+}
+
+pub(super) fn again(args: &AgainArgs, context: &Context) -> anyhow::Result<u8> {
+    // The terminal of whoever has started it may end; a shim has left it before.
+    let _left = rustix::process::setsid();
+    let engine = context.engine()?;
+    let container = engine.containers().find(&args.container)?;
+    engine.start_again(&container, Duration::from_millis(args.after_ms))?;
+    Ok(0)
+}
+
 pub(super) fn prune(_args: &PruneArgs, context: &Context) -> anyhow::Result<u8> {
     let engine = context.engine()?;
     let swept = engine.containers().sweep()?;
     engine.sweep();
     let mut removed = Vec::new();
     for container in engine.containers().list()? {
-        if matches!(container.status()?, Status::Running(_)) {
+        if container.status()?.is_active() {
             continue;
         }
         match engine.remove(&container, false) {

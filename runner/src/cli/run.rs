@@ -14,10 +14,11 @@ use crate::engine::name::Name;
 use crate::engine::network::Resolver;
 use crate::engine::options::{
     Bytes, Capability, ContainerPort, Cpus, EnvEntry, ExtraHost, HostName, Label, MountRequest,
-    NetworkMode, PidsLimit, Publish, PullPolicy, SeccompChoice, SecurityOption, Signal, SwapLimit,
-    Ulimit, parse_env_file,
+    NetworkMode, PidsLimit, Publish, PullPolicy, RestartPolicy, SeccompChoice, SecurityOption,
+    Signal, SwapLimit, Ulimit, parse_env_file,
 };
 use crate::engine::request::Request;
+use crate::engine::restart::check_policy;
 use crate::engine::update::check_swap;
 use crate::engine::{Engine, image};
 
@@ -63,6 +64,9 @@ struct ContainerArgs {
     /// Remove the container when it ends
     #[arg(long)]
     rm: bool,
+    /// When to start it again: no, on-failure[:MAX], always, unless-stopped
+    #[arg(long, default_value = "no", value_name = "POLICY")]
+    restart: RestartPolicy,
     /// Keep standard input open
     #[arg(short, long)]
     interactive: bool,
@@ -242,6 +246,7 @@ impl ContainerArgs {
     /// Turns the arguments into what the engine understands, reading the
     /// files they name.
     fn request(self, detach: bool) -> anyhow::Result<Request> {
+        check_policy(self.restart, self.rm)?;
         let mut env = Vec::new();
         for path in &self.env_file {
             let bytes =
@@ -297,6 +302,7 @@ impl ContainerArgs {
             interactive: self.interactive,
             detach,
             remove: self.rm,
+            restart: self.restart,
             init: self.init,
             read_only: self.read_only,
             network: settle_network(self.network, !self.publish.is_empty() || self.publish_all)?,

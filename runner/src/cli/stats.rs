@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::engine::containers::Container;
-use crate::engine::state::Status;
 use crate::engine::usage::Usage;
 use crate::engine::{Engine, Error};
 
@@ -82,7 +81,7 @@ pub(super) fn run(args: &StatsArgs, context: &Context) -> anyhow::Result<u8> {
 fn look(args: &StatsArgs, engine: &Engine) -> anyhow::Result<Vec<(Container, Usage)>> {
     let containers = if args.containers.is_empty() {
         let mut all = engine.containers().list()?;
-        all.retain(|it| args.all || matches!(it.status(), Ok(Status::Running(_))));
+        all.retain(|it| args.all || it.status().is_ok_and(|status| status.is_active()));
         all
     } else {
         let found = args.containers.iter().map(|name| engine.containers().find(name));

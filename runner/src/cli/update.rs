@@ -4,12 +4,12 @@ use std::io::{self, Write as _};
 
 use anyhow::bail;
 
-use crate::engine::options::{Bytes, Cpus, PidsLimit, SwapLimit};
+use crate::engine::options::{Bytes, Cpus, PidsLimit, RestartPolicy, SwapLimit};
 use crate::engine::update::UpdateRequest;
 
 use super::{Context, for_each};
 
-/// Change the limits of containers
+/// Change the limits of containers, and when they are started again
 ///
 /// At once where they run, and for their next start. A limit of a kind that a
 /// running container was started without may have to wait for that.
@@ -27,6 +27,9 @@ pub(super) struct UpdateArgs {
     /// Limit of processes and threads; -1 for none
     #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
     pids_limit: Option<PidsLimit>,
+    /// When to start it again: no, on-failure[:MAX], always, unless-stopped
+    #[arg(long, value_name = "POLICY")]
+    restart: Option<RestartPolicy>,
     /// Containers, by name or id
     #[arg(required = true)]
     containers: Vec<String>,
@@ -38,11 +41,13 @@ pub(super) fn run(args: &UpdateArgs, context: &Context) -> anyhow::Result<u8> {
         memory_swap: args.memory_swap,
         cpus: args.cpus,
         pids: args.pids_limit,
+        restart: args.restart,
     };
     let is_nothing = request.memory.is_none()
         && request.memory_swap.is_none()
         && request.cpus.is_none()
-        && request.pids.is_none();
+        && request.pids.is_none()
+        && request.restart.is_none();
     if is_nothing {
         bail!("nothing to change was given");
     }

@@ -19,7 +19,7 @@ pub(super) fn run(args: &WaitArgs, context: &Context) -> anyhow::Result<u8> {
     let engine = context.engine()?;
     for_each(&args.containers, |name| {
         let code = match wait_ended(&engine.containers().find(name)?, None)? {
-            Status::Exited(_, exit) => exit.code,
+            Status::Exited(_, exit) | Status::Restarting(_, exit) => exit.code,
             // It was removed, or whoever watched it was killed.
             Status::Created | Status::Running(_) | Status::Lost(_) => UNKNOWN_EXIT_CODE,
         };

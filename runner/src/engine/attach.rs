@@ -30,10 +30,6 @@ const INTERRUPT_KEY: u8 = 3;
 /// How many interrupts in all mean that the caller has had enough of waiting.
 const PATIENCE: u32 = 3;
 
-/// The signals by which a terminal, a shell or a supervisor asks to end: `HUP`,
-/// `INT`, `QUIT`, `TERM`.
-const ASK_TO_END: [i32; 4] = [1, 2, 3, 15];
-
 /// What joins a caller to a process.
 #[derive(Debug)]
 pub struct Attachment<'a> {
@@ -80,7 +76,7 @@ impl Attachment<'_> {
             let ready = self.wait(ended)?;
             if ready.signal {
                 while let Some(signal) = self.signals.next()? {
-                    if ended && ASK_TO_END.contains(&signal.number()) {
+                    if ended && signal.asks_to_end() {
                         // Only a reader that does not read is waited for.
                         return Ok(in_place_of);
                     }
@@ -179,9 +175,7 @@ impl Attachment<'_> {
         if matches!(signal.number(), 2 | 15) {
             *interrupts += 1;
         }
-        let unheard = self.is_init
-            && ASK_TO_END.contains(&signal.number())
-            && !process::hears(self.pid, signal);
+        let unheard = self.is_init && signal.asks_to_end() && !process::hears(self.pid, signal);
         if unheard || *interrupts >= PATIENCE {
             send(Signal::KILL)?;
             return Ok(Some(signal));

@@ -11,7 +11,7 @@ use super::name::Name;
 use super::network::Resolver;
 use super::options::{
     Bytes, Capability, ContainerPort, Cpus, ExtraHost, MountRequest, NetworkMode, PidsLimit,
-    PublishedPort, SeccompChoice, Signal, SwapLimit, Ulimit,
+    PublishedPort, RestartPolicy, SeccompChoice, Signal, SwapLimit, Ulimit,
 };
 use super::timestamp::Timestamp;
 
@@ -40,6 +40,9 @@ pub struct Config {
     pub detached: bool,
     /// Whether it goes away when it ends.
     pub remove: bool,
+    /// When it is started again. Containers of earlier versions never are.
+    #[serde(default)]
+    pub restart: RestartPolicy,
     /// The name it has for itself.
     pub hostname: String,
     /// The network it sees.

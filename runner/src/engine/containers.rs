@@ -12,6 +12,7 @@
 //!     ├── config.json         what was asked; without it the container is not one
 //!     ├── pins                the layers that gc must keep
 //!     ├── running, exit       see `state`
+//!     ├── restart             when it is started again, see `restart`
 //!     ├── log
 //!     ├── hosts, hostname, resolv.conf
 //!     ├── volumes/<n>/        anonymous volumes
@@ -224,7 +225,7 @@ impl Containers {
             let Some(ownership) = own(&dir)? else { continue };
             drop(guard);
             // It may have been completed, and have run, in between.
-            if is_to_stay() || matches!(Status::read(&dir), Ok(Status::Running(_))) {
+            if is_to_stay() || Status::read(&dir).is_ok_and(|status| status.is_active()) {
                 continue;
             }
             self.remove_dir(&id, &dir)?;
@@ -422,7 +423,7 @@ impl Container {
             None if !self.dir.exists() => return Ok(()),
             None => return Err(still_running()),
         };
-        if matches!(self.status()?, Status::Running(_)) {
+        if self.status()?.is_active() {
             return Err(still_running());
         }
         containers.remove_dir(&self.config.id, &self.dir)?;

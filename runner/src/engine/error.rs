@@ -44,6 +44,12 @@ pub enum Error {
         /// The container as the user named it.
         container: String,
     },
+    /// The operation needs a running container, which this one will be again.
+    #[error("container {container} is restarting")]
+    Restarting {
+        /// The container as the user named it.
+        container: String,
+    },
     /// The operation needs a container that goes on.
     #[error("container {container} is paused")]
     Paused {

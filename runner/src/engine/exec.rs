@@ -41,7 +41,13 @@ impl Engine {
     /// [`Error::NotRunning`], and when the command cannot be executed.
     pub fn exec(&self, container: &Container, request: ExecRequest) -> Result<i32> {
         let not_running = || Error::NotRunning { container: container.config.name.to_string() };
-        let Status::Running(running) = container.status()? else { return Err(not_running()) };
+        let running = match container.status()? {
+            Status::Running(running) => running,
+            Status::Restarting(..) => {
+                return Err(Error::Restarting { container: container.config.name.to_string() });
+            }
+            Status::Created | Status::Exited(..) | Status::Lost(_) => return Err(not_running()),
+        };
         // It would be held still, too, before it has begun.
         if is_paused(container, &running) {
             return Err(Error::Paused { container: container.config.name.to_string() });
@@ -74,7 +80,7 @@ impl Engine {
         let (ends, stdio) = session.streams()?;
         process.terminal_size = session.terminal_size();
         let joined = sandbox::exec(&target, &process, stdio).map_err(Error::Sandbox)?;
-        session.join(&joined, ends, false, |_, _| {})?;
+        session.join(&joined, ends, false, |_| Ok(()), |_, _| {})?;
         drop(session);
         Ok(joined.wait().map_err(Error::Sandbox)?.status())
     }

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::time::Instant;
 
 use sandbox::log::LogWriter;
 use sandbox::shim::{self, ShimSpec};
@@ -20,8 +21,9 @@ use super::options::{NetworkMode, Signal};
 use super::ownership::Ownership;
 use super::process::{boot_id, start_time};
 use super::request::{Identity, Request};
+use super::restart::Round;
 use super::session::{Ends, Session};
-use super::state::{ExitRecord, Running, Status, write_json};
+use super::state::{ExitRecord, Running, write_json};
 use super::volume::Filling;
 use super::{Engine, cgroup, files, spec, stubs, volume};
 
@@ -35,6 +37,7 @@ pub struct Prepared<'e> {
     /// Taken when the container is started.
     ownership: Option<Ownership>,
     spec: Spec,
+    round: Round,
 }
 
 impl Engine {
@@ -76,7 +79,14 @@ impl Engine {
         let _held = volume::hold(&self.volumes, &config)?;
         let spec = self.describe(dir, &config, &snapshot, Filling::IfEmpty)?;
         let (container, ownership) = claim.complete(config)?;
-        Ok(Prepared { engine: self, container, is_new: true, ownership: Some(ownership), spec })
+        Ok(Prepared {
+            engine: self,
+            container,
+            is_new: true,
+            ownership: Some(ownership),
+            spec,
+            round: Round::default(),
+        })
     }
 
     /// Makes a container ready that was made before, and may have run before:
@@ -87,26 +97,30 @@ impl Engine {
     /// When somebody else starts or removes it, and when something it needs is
     /// gone, such as the source of a bind mount.
     pub fn prepare(&self, container: Container) -> Result<Option<Prepared<'_>>> {
-        if matches!(container.status()?, Status::Running(_)) {
+        if container.status()?.is_active() {
             return Ok(None);
         }
         let ownership = container
             .own()?
             .ok_or_else(|| Error::StillRunning { container: container.config.name.to_string() })?;
-        let config = &container.config;
         // What an earlier start has left must not share the writable layer.
-        cgroup::destroy(&config.id)?;
+        cgroup::destroy(&container.config.id)?;
+        self.prepare_owned(container, ownership, Round::default()).map(Some)
+    }
+
+    /// Makes a container ready that the caller owns.
+    pub(super) fn prepare_owned(
+        &self,
+        container: Container,
+        ownership: Ownership,
+        round: Round,
+    ) -> Result<Prepared<'_>> {
         let spec = self.describe_again(&container)?;
-        if config.remove {
+        if container.config.remove {
             ownership.note_removal(&container)?;
         }
-        Ok(Some(Prepared {
-            engine: self,
-            container,
-            is_new: false,
-            ownership: Some(ownership),
-            spec,
-        }))
+        let ownership = Some(ownership);
+        Ok(Prepared { engine: self, container, is_new: false, ownership, spec, round })
     }
 
     /// Describes the sandbox of a container that was made before.
@@ -134,6 +148,15 @@ impl Engine {
         let mut lowers = snapshot.lowers().to_vec();
         lowers.push(stubs::lower(self.store().root().path())?);
         spec::describe(dir, config, lowers, mounts)
+    }
+
+    /// Returns a command of this program, for whoever stays with a container.
+    pub(super) fn own_command(&self, command: &str) -> Result<Vec<String>> {
+        let program = std::env::current_exe().trying("find the program's own path")?;
+        let root = self.store().root().path();
+        let words = [program.as_os_str(), "--root".as_ref(), root.as_os_str(), command.as_ref()];
+        let invalid = |_| Error::Invalid { what: format!("{} is not UTF-8", root.display()) };
+        words.into_iter().map(|word| word.to_owned().into_string().map_err(invalid)).collect()
     }
 
     /// Stacks the image's layers, and keeps them for as long as the claimed
@@ -173,13 +196,18 @@ impl Prepared<'_> {
     ///
     /// When it cannot be started. Nothing is left then of a new one.
     pub fn start_detached(mut self) -> Result<Vec<String>> {
+        let restart = self.engine.restart(&self.container, self.round)?;
+        self.want_restart()?;
         let membership = self.engine.connect(&self.container, &mut self.spec)?;
         let dir = self.container.dir();
         let (held, farewell) = membership.share().trying("share what the container holds")?;
         let mut keep = vec![self.share_ownership()?];
         keep.extend(held);
-        let exit_command =
-            if self.container.config.remove { self.sweep_command()? } else { Vec::new() };
+        let exit_command = if self.container.config.remove {
+            self.engine.own_command("sweep")?
+        } else {
+            Vec::new()
+        };
         let shim = ShimSpec {
             spec: self.spec.clone(),
             log: self.container.log(),
@@ -187,6 +215,7 @@ impl Prepared<'_> {
             exit: dir.join("exit"),
             open_stdin: self.container.config.open_stdin,
             exit_command,
+            restart: Some(restart),
             keep,
             farewell,
         };
@@ -210,13 +239,13 @@ impl Prepared<'_> {
             .expect("starting consumes what is prepared, and nothing else takes it")
     }
 
-    /// Returns the command by which a shim removes what has ended.
-    fn sweep_command(&self) -> Result<Vec<String>> {
-        let program = std::env::current_exe().trying("find the program's own path")?;
-        let root = self.engine.store().root().path();
-        let words = [program.as_os_str(), "--root".as_ref(), root.as_os_str(), "sweep".as_ref()];
-        let invalid = |_| Error::Invalid { what: format!("{} is not UTF-8", root.display()) };
-        words.into_iter().map(|word| word.to_owned().into_string().map_err(invalid)).collect()
+    /// Says when the container is started again. Only its user's start does: at any
+    /// other one it may have been stopped meanwhile.
+    fn want_restart(&self) -> Result<()> {
+        if self.round.count > 0 {
+            return Ok(());
+        }
+        self.container.want_restart(self.container.config.restart)
     }
 
     /// Runs the container until it ends, joined to the caller's input, output
@@ -241,6 +270,7 @@ impl Prepared<'_> {
         let session = Session::begin(process.terminal, interactive)?;
         let (ends, stdio) = session.streams()?;
         self.spec.process.terminal_size = session.terminal_size();
+        self.want_restart()?;
         let membership = self.engine.connect(&self.container, &mut self.spec)?;
         let sandboxed = sandbox::spawn(&self.spec, stdio).map_err(Error::Sandbox)?;
         // It has run: its files may be worth something, whatever happens now.
@@ -255,17 +285,39 @@ impl Prepared<'_> {
         drop(membership);
         if self.container.config.remove {
             let removed = self.container.remove_owned(self.engine.containers(), ownership);
-            let code = watched?.code;
+            let code = watched?.1.code;
             removed?;
             return Ok(code);
         }
+        let record = match watched {
+            Ok((running, record)) if record.restart_ms.is_some() => {
+                let code = record.code;
+                self.leave_to_restart(running, record, &warn);
+                return Ok(code);
+            }
+            Ok((_, record)) => record,
+            Err(error) => return Err(error),
+        };
         // Whoever reads that it has ended may remove it at once.
         drop(ownership);
-        let record = watched?;
         if let Err(error) = write_json(&self.container.dir().join("exit"), &record) {
             warn(&format!("the exit code is not recorded: {}", with_cause(&error)));
         }
         Ok(record.code)
+    }
+
+    /// Leaves the container to somebody who starts it again, as docker's daemon
+    /// does when the client has gone.
+    fn leave_to_restart(&self, running: Running, record: ExitRecord, warn: &impl Fn(&str)) {
+        let left = self.engine.restart(&self.container, self.round).and_then(|restart| {
+            self.engine.leave_to_restart(&self.container, &restart, running, &record)
+        });
+        let Err(error) = left else { return };
+        warn(&format!("the container is not started again: {}", with_cause(&error)));
+        let record = ExitRecord { restart_ms: None, ..record };
+        if let Err(error) = write_json(&self.container.dir().join("exit"), &record) {
+            warn(&format!("the exit code is not recorded: {}", with_cause(&error)));
+        }
     }
 
     /// Stays with a container that was started until it has ended.
@@ -276,15 +328,22 @@ impl Prepared<'_> {
         ends: Ends,
         started: impl FnOnce() -> io::Result<()>,
         warn: &impl Fn(&str),
-    ) -> Result<ExitRecord> {
-        self.write_running(sandboxed)?;
+    ) -> Result<(Running, ExitRecord)> {
+        let running = self.write_running(sandboxed)?;
+        let begin = Instant::now();
         started().trying("report the container's start")?;
         let mut log = LogWriter::new(&self.container.log());
         let clock = self.engine.clock;
         // A full disk must not stop the program, nor keep its output from us.
         let mut log_error = None;
         let is_init = !self.container.config.process.init;
-        let in_place_of = session.join(sandboxed, ends, is_init, |stream, bytes| {
+        let container = &self.container;
+        // Who asks it to end does not want it to be started again, as with `kill`.
+        let passed = |signal: Signal| match signal.asks_to_end() || signal == Signal::KILL {
+            true => container.end_for_good(),
+            false => Ok(()),
+        };
+        let in_place_of = session.join(sandboxed, ends, is_init, passed, |stream, bytes| {
             if let Err(error) = log.write(stream == Stream::Stdout, bytes, clock().into()) {
                 log_error.get_or_insert(error);
             }
@@ -295,11 +354,15 @@ impl Prepared<'_> {
             warn(&format!("the container's log is not complete: {error}"));
         }
         let exit = sandboxed.wait().map_err(Error::Sandbox)?;
-        Ok(self.exit_record(sandboxed, exit, in_place_of))
+        let mut record = self.exit_record(sandboxed, exit, in_place_of);
+        let restart = self.engine.restart(&self.container, self.round)?;
+        let delay = restart.delay(record.code, begin.elapsed());
+        record.restart_ms = delay.and_then(|delay| u64::try_from(delay.as_millis()).ok());
+        Ok((running, record))
     }
 
     /// Records which process is the container's, and that this one watches it.
-    fn write_running(&self, sandboxed: &Sandboxed) -> Result<()> {
+    fn write_running(&self, sandboxed: &Sandboxed) -> Result<Running> {
         let myself = std::process::id().cast_signed();
         let running = Running {
             pid: sandboxed.pid().cast_signed(),
@@ -308,8 +371,10 @@ impl Prepared<'_> {
             shim_start_time: start_time(myself)?,
             boot_id: boot_id()?,
             started: (self.engine.clock)(),
+            restarts: self.round.count,
         };
-        write_json(&self.container.dir().join("running"), &running)
+        write_json(&self.container.dir().join("running"), &running)?;
+        Ok(running)
     }
 
     fn exit_record(
@@ -337,12 +402,14 @@ impl Prepared<'_> {
             signal,
             oom_killed: sandboxed.oom_killed(),
             finished: (self.engine.clock)(),
+            restart_ms: None,
+            error: None,
         }
     }
 }
 
 /// Returns an error with its cause, on one line.
-fn with_cause(error: &Error) -> String {
+pub(super) fn with_cause(error: &Error) -> String {
     match std::error::Error::source(error) {
         Some(cause) => format!("{error}: {cause}"),
         None => error.to_string(),

@@ -25,6 +25,7 @@ pub mod pause;
 pub mod process;
 pub mod pump;
 pub mod request;
+pub mod restart;
 pub mod root;
 pub mod session;
 pub mod signals;

@@ -14,8 +14,8 @@ use super::error::{Error, Result};
 use super::id::ContainerId;
 use super::name::Name;
 use super::options::{
-    ContainerPort, EnvEntry, MountRequest, NetworkMode, PublishedPort, Signal, inside,
-    merge_environment,
+    ContainerPort, EnvEntry, MountRequest, NetworkMode, PublishedPort, RestartPolicy, Signal,
+    inside, merge_environment,
 };
 use super::timestamp::Timestamp;
 
@@ -48,6 +48,8 @@ pub struct Request {
     pub detach: bool,
     /// Whether it goes away when it ends.
     pub remove: bool,
+    /// When it is started again.
+    pub restart: RestartPolicy,
     /// Whether a small init process stands above it.
     pub init: bool,
     /// Whether its root cannot be written.
@@ -137,6 +139,7 @@ impl Request {
             open_stdin: self.interactive,
             detached: self.detach,
             remove: self.remove,
+            restart: self.restart,
             hostname,
             network: self.network,
             place,

@@ -83,7 +83,8 @@ impl Session {
     }
 
     /// Joins the caller and the process until that has ended. `is_init` says
-    /// that it is the init of its namespace, `log` gets its output.
+    /// that it is the init of its namespace, `passed` is called before a signal is
+    /// passed on, `log` gets its output.
     ///
     /// Returns the signal that the process was killed in place of, see
     /// [`Attachment::run`].
@@ -96,6 +97,7 @@ impl Session {
         sandboxed: &Sandboxed,
         ends: Ends,
         is_init: bool,
+        passed: impl Fn(Signal) -> Result<()>,
         log: impl FnMut(Stream, &[u8]),
     ) -> Result<Option<Signal>> {
         let connect = "connect the container's streams";
@@ -132,10 +134,15 @@ impl Session {
             input,
             outputs,
         };
-        let send = |signal: Signal| match sandboxed.signal(signal.number()) {
-            // It has just ended.
-            Err(error) if error.raw_os_error() == Some(nix::libc::ESRCH) => Ok(()),
-            sent => sent.map_err(|source| Error::System { action: "signal the container", source }),
+        let send = |signal: Signal| {
+            passed(signal)?;
+            match sandboxed.signal(signal.number()) {
+                // It has just ended.
+                Err(error) if error.raw_os_error() == Some(nix::libc::ESRCH) => Ok(()),
+                sent => {
+                    sent.map_err(|source| Error::System { action: "signal the container", source })
+                }
+            }
         };
         attachment.run(send, log)
     }

@@ -39,6 +39,9 @@ pub struct Running {
     pub boot_id: String,
     /// When it was started.
     pub started: Timestamp,
+    /// How often it was started again since its user has started it.
+    #[serde(default)]
+    pub restarts: u32,
 }
 
 /// The file `exit`: how it ended.
@@ -60,6 +63,13 @@ pub struct ExitRecord {
     pub oom_killed: bool,
     /// When it ended, as far as it is known.
     pub finished: Timestamp,
+    /// How long its watcher waits before it starts the container again, in
+    /// milliseconds; `None` if it does not. It counts as long as the watcher lives.
+    #[serde(default)]
+    pub restart_ms: Option<u64>,
+    /// Why the container could not be started again.
+    #[serde(default)]
+    pub error: Option<String>,
 }
 
 /// What a container is doing.
@@ -69,6 +79,8 @@ pub enum Status {
     Created,
     /// Its first process is alive, or its watcher is still tidying up.
     Running(Running),
+    /// It has ended, and its watcher is about to start it again.
+    Restarting(Running, ExitRecord),
     /// It has ended and its watcher saw how.
     Exited(Option<Running>, ExitRecord),
     /// It has ended, and whoever watched it was killed or lost power.
@@ -91,7 +103,14 @@ impl Status {
         };
         let exit: Option<ExitRecord> = read_json(&dir.join("exit"))?;
         let exit = exit.filter(|exit| running.as_ref().is_none_or(|running| exit.is_of(running)));
+        let is_watched = match (&running, &exit) {
+            (Some(running), Some(exit)) => {
+                exit.restart_ms.is_some() && running.watcher()?.is_some()
+            }
+            _ => false,
+        };
         Ok(match (running, exit) {
+            (Some(running), Some(exit)) if is_watched => Self::Restarting(running, exit),
             (running, Some(exit)) => Self::Exited(running, exit),
             (Some(running), None) if alive => Self::Running(running),
             (Some(running), None) => Self::Lost(running),
@@ -99,11 +118,28 @@ impl Status {
         })
     }
 
+    /// Tells whether it runs, or will again by itself: docker's idea of running.
+    pub fn is_active(&self) -> bool {
+        matches!(self, Self::Running(_) | Self::Restarting(..))
+    }
+
+    /// Returns the record of its last start.
+    pub fn last_start(&self) -> Option<&Running> {
+        match self {
+            Self::Created => None,
+            Self::Running(running) | Self::Restarting(running, _) | Self::Lost(running) => {
+                Some(running)
+            }
+            Self::Exited(running, _) => running.as_ref(),
+        }
+    }
+
     /// Returns docker's word for it.
     pub fn word(&self) -> &'static str {
         match self {
             Self::Created => "created",
             Self::Running(_) => "running",
+            Self::Restarting(..) => "restarting",
             Self::Exited(..) | Self::Lost(_) => "exited",
         }
     }
@@ -124,9 +160,17 @@ impl Running {
     ///
     /// When /proc is not there.
     pub fn is_alive(&self) -> Result<bool> {
-        Ok(self.is_this_boot()?
-            && (Process::find(self.pid, self.start_time).is_some()
-                || Process::find(self.shim_pid, self.shim_start_time).is_some()))
+        Ok(self.process()?.is_some() || self.watcher()?.is_some())
+    }
+
+    /// Returns whoever watches it, if that is alive.
+    ///
+    /// # Errors
+    ///
+    /// When /proc is not there.
+    pub fn watcher(&self) -> Result<Option<Process>> {
+        let find = || Process::find(self.shim_pid, self.shim_start_time);
+        Ok(if self.is_this_boot()? { find() } else { None })
     }
 
     /// Returns the first process if it is alive.
@@ -187,6 +231,7 @@ mod tests {
             shim_start_time: 0,
             boot_id: boot_id().unwrap(),
             started: Timestamp::default(),
+            restarts: 0,
         }
     }
 
@@ -224,6 +269,8 @@ mod tests {
             signal: None,
             oom_killed: false,
             finished: Timestamp::default(),
+            restart_ms: None,
+            error: None,
         };
         write_json(&dir.join("exit"), &exit).unwrap();
         assert_eq!(word(dir), "exited");
@@ -233,6 +280,13 @@ mod tests {
         write_json(&dir.join("exit"), &of(Some(now - 1))).unwrap();
         assert_eq!(word(dir), "running");
         write_json(&dir.join("exit"), &of(Some(now))).unwrap();
+        assert_eq!(word(dir), "exited");
+        // It is restarting only as long as somebody is there to do it.
+        write_json(&file, &watched).unwrap();
+        let again = ExitRecord { restart_ms: Some(100), ..of(Some(now + 1)) };
+        write_json(&dir.join("exit"), &again).unwrap();
+        assert_eq!(word(dir), "restarting");
+        write_json(&file, &Running { shim_start_time: now + 1, ..watched }).unwrap();
         assert_eq!(word(dir), "exited");
     }
 

@@ -20,7 +20,7 @@ const KILL_PATIENCE: Duration = Duration::from_secs(10);
 const WATCHER_PATIENCE: Duration = Duration::from_secs(3);
 
 impl Engine {
-    /// Asks a container to end, and kills it when it has not within `grace`
+    /// Asks a container to end for good, and kills it when it has not within `grace`
     /// (`None` waits for ever). Returns when its end is recorded; one that has
     /// ended already is fine.
     ///
@@ -32,6 +32,8 @@ impl Engine {
     ///
     /// When it cannot be signalled, or does not end.
     pub fn stop(&self, container: &Container, grace: Option<Duration>) -> Result<()> {
+        // First of all: whoever watches it looks for this when it has ended.
+        self.end_wait(container)?;
         let Status::Running(running) = container.status()? else { return Ok(()) };
         if let Some(process) = running.process()? {
             let signal = container.config.stop_signal;
@@ -48,22 +50,34 @@ impl Engine {
             }
         }
         // Its watcher may be held up by a reader that does not read.
-        wait_ended(container, Some(WATCHER_PATIENCE)).map(drop)
+        wait_ended(container, Some(WATCHER_PATIENCE))?;
+        // It may have ended by itself, just before this was called.
+        self.end_wait(container)
     }
 
     /// Sends a signal to a container's first process, as it is: one that the
-    /// process has no handler for is lost, as with docker, except `KILL`.
+    /// process has no handler for is lost, as with docker, except `KILL`. After
+    /// that and the container's stop signal it is not started again.
     ///
     /// # Errors
     ///
     /// [`Error::NotRunning`], and when it cannot be signalled.
     pub fn kill(&self, container: &Container, signal: Signal) -> Result<()> {
         let not_running = || Error::NotRunning { container: container.config.name.to_string() };
+        let is_to_end = signal == Signal::KILL || signal == container.config.stop_signal;
+        if is_to_end {
+            // One that waits to be started again has no process to be signalled.
+            let waits = matches!(container.status()?, Status::Restarting(..));
+            self.end_wait(container)?;
+            if waits && !container.status()?.is_active() {
+                return Ok(());
+            }
+        }
         let Status::Running(running) = container.status()? else { return Err(not_running()) };
         let process = running.process()?.ok_or_else(not_running)?;
         process.signal(signal)?;
         // A signal that is to end it would wait for that; others do wait.
-        if signal == Signal::KILL || signal == container.config.stop_signal {
+        if is_to_end {
             thaw(container, &running)?;
         }
         Ok(())
@@ -79,6 +93,9 @@ impl Engine {
         let begin = Instant::now();
         loop {
             // Asked each time: a start that was under way may have got through.
+            if force {
+                self.end_wait(container)?;
+            }
             if force && let Status::Running(running) = container.status()? {
                 self.kill_and_wait(container, &running)?;
                 if begin.elapsed() > WATCHER_PATIENCE {

@@ -3,7 +3,8 @@
 use super::config::LimitsConfig;
 use super::containers::Container;
 use super::error::{Error, Result};
-use super::options::{Bytes, Cpus, PidsLimit, SwapLimit};
+use super::options::{Bytes, Cpus, PidsLimit, RestartPolicy, SwapLimit};
+use super::restart::check_policy;
 use super::state::Status;
 use super::{Engine, cgroup, spec};
 
@@ -18,6 +19,8 @@ pub struct UpdateRequest {
     pub cpus: Option<Cpus>,
     /// Processes and threads.
     pub pids: Option<PidsLimit>,
+    /// When it is started again.
+    pub restart: Option<RestartPolicy>,
 }
 
 impl Engine {
@@ -28,13 +31,20 @@ impl Engine {
     /// When limits contradict each other, when the host cannot enforce them, and
     /// when the container's files cannot be written.
     pub fn update(&self, container: &Container, request: UpdateRequest) -> Result<()> {
+        let restart = request.restart.unwrap_or(container.config.restart);
+        check_policy(restart, container.config.remove)?;
         let mut limits = container.config.limits.clone();
         limits.memory = request.memory.or(limits.memory);
         limits.memory_swap = request.memory_swap.or(limits.memory_swap);
         limits.cpus = request.cpus.or(limits.cpus);
         limits.pids = request.pids.unwrap_or(limits.pids);
         check_swap(&limits)?;
-        if let Status::Running(running) = container.status()?
+        let status = container.status()?;
+        // One that was stopped stays so.
+        if request.restart.is_some() && status.is_active() {
+            container.want_restart(restart)?;
+        }
+        if let Status::Running(running) = status
             && let Some(process) = running.process()?
         {
             // Only what was asked for: the container may lack the rest.
@@ -50,7 +60,10 @@ impl Engine {
             changed.pids = request.pids.map(|PidsLimit(limit)| limit.map_or(-1, i64::from));
             cgroup::update(&container.config.id, process.pid(), &changed)?;
         }
-        self.containers().change(container, |config| config.limits = limits)
+        self.containers().change(container, |config| {
+            config.limits = limits;
+            config.restart = restart;
+        })
     }
 }
 

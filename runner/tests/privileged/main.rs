@@ -13,6 +13,7 @@ mod limits;
 mod mounts;
 mod names;
 mod network;
+mod restart;
 mod rootless;
 mod terminal;
 mod volumes;

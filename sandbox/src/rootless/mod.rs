@@ -169,8 +169,9 @@ pub(crate) fn require_namespaces() -> Result<()> {
     }
 }
 
-/// Writes down that a process which outlives the caller is in the namespace.
-pub(crate) fn register(pid: u32, start_time: u64) {
+/// Writes down that a process which outlives the caller is in the namespace: the
+/// next command joins it there.
+pub fn register(pid: u32, start_time: u64) {
     let uid = match privileges() {
         Privileges::Contained => Some(0),
         _ => ids::outer_uid(),

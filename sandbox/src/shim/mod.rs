@@ -8,14 +8,15 @@
 //! caller ── ShimSpec over a socket ──► shim ── spawn ──► container
 //!    ◄── Started, or the error ────────┤
 //!                                      ├─ pipes or terminal ──► log
-//!                                      └─ the end ──► exit record, exit command
+//!                                      └─ the end ──► exit record, exit command,
+//!                                                     or a wait and another start
 //! ```
 //!
 //! Records are JSON objects in files of their own, put in place by a rename:
 //!
 //! ```text
-//! running  {"pid":7,"start_time":9,"shim_pid":6,"shim_start_time":8,"boot_id":"…","started":"…Z"}
-//! exit     {"pid":7,"start_time":9,"code":137,"signal":9,"oom_killed":false,"finished":"…Z"}
+//! running  {"pid":7,"start_time":9,"shim_pid":6,"shim_start_time":8,"boot_id":"…","started":"…Z","restarts":0}
+//! exit     {"pid":7,"start_time":9,"code":137,"signal":9,"oom_killed":false,"finished":"…Z","restart_ms":null}
 //! ```
 //!
 //! When the shim is killed the kernel kills the container, too; its control
@@ -23,6 +24,7 @@
 
 mod record;
 mod relay;
+pub mod restart;
 mod serve;
 
 use std::ffi::OsString;
@@ -31,6 +33,7 @@ use std::path::PathBuf;
 
 use rustix::fs::{Mode, OFlags};
 
+use restart::Restart;
 pub(crate) use serve::main;
 
 use crate::error::{Context as _, Error, Result};
@@ -57,6 +60,8 @@ pub struct ShimSpec {
     /// A command to execute after the end is recorded, in the caller's
     /// environment; empty for none.
     pub exit_command: Vec<String>,
+    /// How it is started again when it has ended; `None` if never.
+    pub restart: Option<Restart>,
     /// Descriptors that the shim keeps until shortly before the record of the
     /// end is put in place, such as locked files and reserved ports.
     pub keep: Vec<OwnedFd>,
@@ -88,11 +93,22 @@ pub(crate) struct Order {
     pub(crate) exit: PathBuf,
     pub(crate) open_stdin: bool,
     pub(crate) exit_command: Vec<String>,
+    pub(crate) restart: Option<Restart>,
     pub(crate) environment: Vec<(Bytes, Bytes)>,
     pub(crate) farewell: Bytes,
 }
 
-wire_struct!(Order { spec, log, running, exit, open_stdin, exit_command, environment, farewell });
+wire_struct!(Order {
+    spec,
+    log,
+    running,
+    exit,
+    open_stdin,
+    exit_command,
+    restart,
+    environment,
+    farewell
+});
 
 /// Starts a container with a shim, and returns when its command has been
 /// executed and the `running` record is in place.
@@ -102,7 +118,8 @@ wire_struct!(Order { spec, log, running, exit, open_stdin, exit_command, environ
 /// As [`crate::spawn`], and when the log or a record cannot be written. No
 /// shim stays behind then.
 pub fn start(shim: ShimSpec) -> Result<Started> {
-    let ShimSpec { spec, log, running, exit, open_stdin, exit_command, keep, farewell } = shim;
+    let ShimSpec { spec, log, running, exit, open_stdin, exit_command, restart, keep, farewell } =
+        shim;
     let program = find_helper()?;
     let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
         .cannot(|| "open /dev/null")?;
@@ -121,7 +138,17 @@ pub fn start(shim: ShimSpec) -> Result<Started> {
     let environment =
         std::env::vars_os().map(|(name, value)| (bytes(name), bytes(value))).collect();
     let farewell = Bytes(farewell.as_bytes().to_vec());
-    let order = Order { spec, log, running, exit, open_stdin, exit_command, environment, farewell };
+    let order = Order {
+        spec,
+        log,
+        running,
+        exit,
+        open_stdin,
+        exit_command,
+        restart,
+        environment,
+        farewell,
+    };
     for descriptor in keep {
         ours.send(&Message::Descriptor(descriptor)).cannot(|| "hand a descriptor to the shim")?;
     }

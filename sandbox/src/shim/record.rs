@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde_json::json;
 
@@ -16,6 +16,7 @@ pub(super) fn write_running(
     path: &Path,
     (pid, start_time): (u32, u64),
     (shim_pid, shim_start_time): (u32, u64),
+    restarts: u32,
     now: SystemTime,
 ) -> io::Result<()> {
     // Process ids and start times mean nothing after the next boot.
@@ -27,6 +28,7 @@ pub(super) fn write_running(
         "shim_start_time": shim_start_time,
         "boot_id": boot_id.trim(),
         "started": rfc3339_nanos(now),
+        "restarts": restarts,
     });
     put(path, &record.to_string())
 }
@@ -52,12 +54,14 @@ impl ExitRecord {
     }
 
     /// Writes the record and puts it in place, without needing any room.
-    /// `process` is the one that ended: its id and when it started.
+    /// `process` is the one that ended: its id and when it started. `restart` is
+    /// how long its shim waits before it is started again.
     pub(super) fn write(
         self,
         process: (u32, u64),
         exit: Exit,
         oom_killed: bool,
+        restart: Option<Duration>,
         now: SystemTime,
     ) -> io::Result<()> {
         let signal = match exit {
@@ -71,6 +75,7 @@ impl ExitRecord {
             "signal": signal,
             "oom_killed": oom_killed,
             "finished": rfc3339_nanos(now),
+            "restart_ms": restart.map(|delay| u64::try_from(delay.as_millis()).unwrap_or(u64::MAX)),
         });
         self.file.write_all_at(record.to_string().as_bytes(), 0)?;
         fs::rename(&self.temporary, &self.path)
@@ -103,13 +108,15 @@ mod tests {
         let path = directory.path().join("exit");
         let reserved = ExitRecord::reserve(&path).unwrap();
         assert!(!path.exists());
-        reserved.write((7, 8), Exit::Signal(9), true, UNIX_EPOCH).unwrap();
+        reserved
+            .write((7, 8), Exit::Signal(9), true, Some(Duration::from_millis(200)), UNIX_EPOCH)
+            .unwrap();
         assert_eq!(fs::metadata(&path).unwrap().len(), EXIT_BYTES as u64);
         insta::assert_snapshot!(
             fs::read_to_string(&path).unwrap().trim_end(),
-            @r#"{"pid":7,"start_time":8,"code":137,"signal":9,"oom_killed":true,"finished":"1970-01-01T00:00:00.000000000Z"}"#
+            @r#"{"pid":7,"start_time":8,"code":137,"signal":9,"oom_killed":true,"finished":"1970-01-01T00:00:00.000000000Z","restart_ms":200}"#
         );
-        write_running(&path, (7, 8), (5, 6), UNIX_EPOCH).unwrap();
+        write_running(&path, (7, 8), (5, 6), 3, UNIX_EPOCH).unwrap();
         let text = fs::read_to_string(&path).unwrap();
         assert!(
             text.starts_with(

@@ -3,12 +3,14 @@
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode, Stdio as ProcessStdio};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::relay::{Source, relay};
+use super::restart::{self, Restart};
 use super::{Order, record};
 use crate::error::{Context as _, Error, Result};
 use crate::init::inherited_channel;
@@ -16,6 +18,7 @@ use crate::log::LogWriter;
 use crate::netlink::{Messages, Socket};
 use crate::spawn::{Channel, Message, Sandboxed, Stdio, Stream, find_start_time_of, spawn};
 use crate::sys;
+use crate::wire::Bytes;
 
 /// Returns the time. The shim is a program of its own and nobody above it
 /// could hand a clock down.
@@ -56,6 +59,7 @@ fn serve(channel: &mut Channel) -> Result<()> {
         &shim.running,
         (sandbox.pid(), sandbox.start_time()),
         (own, find_start_time_of(own).unwrap_or(0)),
+        shim.restart.as_ref().map_or(0, |restart| restart.count),
         now(),
     )
     .cannot(|| format!("write {}", shim.running.display()))?;
@@ -68,7 +72,9 @@ fn serve(channel: &mut Channel) -> Result<()> {
     channel.close();
 
     let process = (sandbox.pid(), sandbox.start_time());
+    let begin = Instant::now();
     let exit = relay(&sandbox, &mut sources, &mut log)?;
+    let uptime = begin.elapsed();
     let oom_killed = sandbox.oom_killed();
     // Removes the control group.
     drop(sandbox);
@@ -77,9 +83,16 @@ fn serve(channel: &mut Channel) -> Result<()> {
     let _socket = say_farewell(&shim.farewell.0);
     // Whoever reads the record may remove the container at once.
     drop(keep);
-    end.write(process, exit, oom_killed, now())
+    let again = shim
+        .restart
+        .as_ref()
+        .and_then(|restart| Some((restart.clone(), restart.delay(exit.status(), uptime)?)));
+    end.write(process, exit, oom_killed, again.as_ref().map(|(_, delay)| *delay), now())
         .cannot(|| format!("write {}", shim.exit.display()))?;
-    run_exit_command(shim);
+    match again {
+        Some((restart, delay)) => start_again(&restart, delay, shim.environment),
+        None => run_exit_command(shim),
+    }
     Ok(())
 }
 
@@ -133,20 +146,40 @@ fn start(shim: &Order) -> Result<Streams> {
     Ok((sandbox, sources, input))
 }
 
+/// Waits, and becomes the command that starts the container again: whoever asks
+/// sees one living process until there is another shim.
+fn start_again(restart: &Restart, delay: Duration, environment: Environment) {
+    // Nobody is left to tell: the next command sees that nobody waits any more.
+    if !restart::wait(&restart.file, delay).unwrap_or(false) {
+        return;
+    }
+    if let Some(mut command) = command(&restart.command, environment) {
+        // It returns only when the command could not be executed.
+        drop(command.exec());
+    }
+}
+
 fn run_exit_command(order: Order) {
-    let Some((program, arguments)) = order.exit_command.split_first() else { return };
-    let text = |bytes: crate::wire::Bytes| OsString::from_vec(bytes.0);
-    let environment = order.environment.into_iter().map(|(name, value)| (text(name), text(value)));
-    let child = Command::new(program)
-        .args(arguments)
-        .env_clear()
-        .envs(environment)
-        .stdin(ProcessStdio::null())
-        .stdout(ProcessStdio::null())
-        .stderr(ProcessStdio::null())
-        .spawn();
+    let Some(mut command) = command(&order.exit_command, order.environment) else { return };
     // Nobody is left to tell: what it would have cleaned up, the next command does.
-    if let Ok(mut child) = child {
+    if let Ok(mut child) = command.spawn() {
         child.wait().ok();
     }
+}
+
+type Environment = Vec<(Bytes, Bytes)>;
+
+/// Returns a command in the caller's environment, with no streams.
+fn command(words: &[String], environment: Environment) -> Option<Command> {
+    let (program, arguments) = words.split_first()?;
+    let text = |bytes: Bytes| OsString::from_vec(bytes.0);
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .env_clear()
+        .envs(environment.into_iter().map(|(name, value)| (text(name), text(value))))
+        .stdin(ProcessStdio::null())
+        .stdout(ProcessStdio::null())
+        .stderr(ProcessStdio::null());
+    Some(command)
 }

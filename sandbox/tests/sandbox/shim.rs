@@ -18,6 +18,7 @@ fn shim(spec: Spec, directory: &Path, exit_command: &[&str]) -> ShimSpec {
         exit: directory.join("exit"),
         open_stdin: false,
         exit_command: exit_command.iter().map(ToString::to_string).collect(),
+        restart: None,
         keep: vec![OwnedFd::from(fs::File::open("/dev/null").unwrap())],
         farewell: sandbox::netlink::Messages::new(),
     }

@@ -118,7 +118,10 @@ pub fn read<E: From<super::Error>>(
         // surely in the file.
         let ended = match &watch {
             Some(_) if selection.until.is_some_and(|until| until < clock()) => true,
-            Some(_) => !matches!(container.status()?, Status::Running(_) | Status::Created),
+            Some(_) => {
+                let status = container.status()?;
+                !(status.is_active() || matches!(status, Status::Created))
+            }
             None => true,
         };
         reader.drain(&mut each)?;

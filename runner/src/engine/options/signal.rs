@@ -30,6 +30,12 @@ impl Signal {
         self.0
     }
 
+    /// Tells whether a terminal, a shell or a supervisor asks to end by it: `HUP`,
+    /// `INT`, `QUIT`, `TERM`.
+    pub fn asks_to_end(self) -> bool {
+        matches!(self.0, 1 | 2 | 3 | 15)
+    }
+
     /// Tells whether a process that has not asked otherwise is ended by it.
     pub fn ends_by_default(self) -> bool {
         // CHLD, CONT, STOP, TSTP, TTIN, TTOU, URG and WINCH do something else.
