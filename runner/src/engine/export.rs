@@ -35,9 +35,10 @@ impl Engine {
     /// When the layers of its image are gone or cannot be read, when the
     /// container is removed meanwhile, and when `output` cannot be written.
     pub fn export(&self, container: &Container, output: impl Write) -> Result<Vec<PathBuf>> {
-        // One that does not run must not be removed meanwhile.
+        // One that does not run must not be removed meanwhile; one that waits to be started again
+        // must not be kept from it.
         let _ownership = match container.status()? {
-            Status::Running(_) => None,
+            Status::Running(_) | Status::Restarting(..) => None,
             Status::Created | Status::Exited(..) | Status::Lost(_) => container.own()?,
         };
         let layers = &container.config.image.layers;
