@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use crate::engine;
 use crate::engine::containers::{Container, Containers};
+use crate::engine::health::Health;
 use crate::engine::state::Status;
 use crate::engine::timestamp::Timestamp;
 
@@ -12,6 +13,9 @@ use crate::engine::timestamp::Timestamp;
 /// ours is ever in.
 const STATES: [&str; 7] =
     ["created", "restarting", "running", "removing", "paused", "exited", "dead"];
+
+/// What a filter may ask of health checks; `none` is a container without.
+const HEALTHS: [&str; 4] = ["starting", "healthy", "unhealthy", "none"];
 
 /// One `key=value`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +29,7 @@ pub(super) enum Filter {
     Before(String),
     Since(String),
     Network(String),
+    Health(String),
 }
 
 /// What is known of a container for filtering it.
@@ -68,9 +73,13 @@ impl FromStr for Filter {
             "before" => Self::Before(value),
             "since" => Self::Since(value),
             "network" => Self::Network(value),
+            "health" if HEALTHS.contains(&value.as_str()) => Self::Health(value),
+            "health" => {
+                return Err(format!("no health \"{value}\"; there are {}", HEALTHS.join(", ")));
+            }
             _ => {
                 return Err(format!(
-                    "no filter \"{key}\"; there are id, name, label, status, exited, ancestor, before, since, network"
+                    "no filter \"{key}\"; there are id, name, label, status, exited, ancestor, before, since, network, health"
                 ));
             }
         })
@@ -124,6 +133,11 @@ impl Test {
             Filter::Ancestor(image) => is_made_from(candidate.container, image),
             Filter::Before(_) => self.moment.is_some_and(|moment| config.created < moment),
             Filter::Since(_) => self.moment.is_some_and(|moment| config.created > moment),
+            Filter::Health(word) => {
+                // One that is just being removed has none.
+                let health = Health::of(candidate.container, candidate.status).ok().flatten();
+                health.map_or("none", |health| health.status.word()) == word
+            }
             Filter::Network(network) => config.network.to_string() == *network,
         }
     }
@@ -179,9 +193,11 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Filter>(), expected);
         }
-        for (text, words) in
-            [("colour=red", "no filter \"colour\""), ("status=up", "no status \"up\"")]
-        {
+        for (text, words) in [
+            ("colour=red", "no filter \"colour\""),
+            ("status=up", "no status \"up\""),
+            ("health=good", "no health \"good\""),
+        ] {
             assert!(text.parse::<Filter>().unwrap_err().starts_with(words), "{text}");
         }
     }

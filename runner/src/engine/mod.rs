@@ -12,6 +12,7 @@ pub mod copy;
 pub mod diff;
 pub mod exec;
 pub mod files;
+pub mod health;
 pub mod id;
 pub mod image;
 pub mod launch;

@@ -7,6 +7,7 @@ mod changes;
 mod copy;
 mod faults;
 mod harness;
+mod health;
 mod hostile;
 mod lifecycle;
 mod limits;

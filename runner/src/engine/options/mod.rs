@@ -2,6 +2,7 @@
 //! wrong. Nothing here touches the system.
 
 mod environment;
+mod health;
 mod mount;
 mod network;
 mod publish;
@@ -12,6 +13,7 @@ mod size;
 mod ulimit;
 
 pub use environment::{EnvEntry, Label, merge_environment, parse_env_file};
+pub use health::{HealthConfig, HealthRequest, Interval, OnFailure};
 pub(crate) use mount::inside;
 pub use mount::{Bind, MountRequest, Tmpfs};
 pub use network::{ExtraHost, HostAddress, HostName, NetworkMode};
