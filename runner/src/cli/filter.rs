@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use crate::engine;
 use crate::engine::containers::{Container, Containers};
+use crate::engine::health::Health;
 use crate::engine::options::MountRequest;
 use crate::engine::state::Status;
 use crate::engine::timestamp::Timestamp;
@@ -14,6 +15,9 @@ use crate::engine::timestamp::Timestamp;
 /// ours is ever in.
 const STATES: [&str; 7] =
     ["created", "restarting", "running", "removing", "paused", "exited", "dead"];
+
+/// What a filter may ask of health checks; `none` is a container without.
+const HEALTHS: [&str; 4] = ["starting", "healthy", "unhealthy", "none"];
 
 /// One `key=value`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +32,7 @@ pub(super) enum Filter {
     Since(String),
     Network(String),
     Volume(String),
+    Health(String),
 }
 
 /// What is known of a container for filtering it.
@@ -72,9 +77,13 @@ impl FromStr for Filter {
             "since" => Self::Since(value),
             "network" => Self::Network(value),
             "volume" => Self::Volume(value),
+            "health" if HEALTHS.contains(&value.as_str()) => Self::Health(value),
+            "health" => {
+                return Err(format!("no health \"{value}\"; there are {}", HEALTHS.join(", ")));
+            }
             _ => {
                 return Err(format!(
-                    "no filter \"{key}\"; there are id, name, label, status, exited, ancestor, before, since, network, volume"
+                    "no filter \"{key}\"; there are id, name, label, status, exited, ancestor, before, since, network, volume, health"
                 ));
             }
         })
@@ -134,6 +143,11 @@ impl Test {
                     matches!(mount, MountRequest::Named(volume) if volume.name.as_str() == text);
                 is_named || mount.target() == Path::new(text)
             }),
+            Filter::Health(word) => {
+                // One that is just being removed has none.
+                let health = Health::of(candidate.container, candidate.status).ok().flatten();
+                health.map_or("none", |health| health.status.word()) == word
+            }
             Filter::Network(network) => config.network.to_string() == *network,
         }
     }
@@ -189,9 +203,11 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Filter>(), expected);
         }
-        for (text, words) in
-            [("colour=red", "no filter \"colour\""), ("status=up", "no status \"up\"")]
-        {
+        for (text, words) in [
+            ("colour=red", "no filter \"colour\""),
+            ("status=up", "no status \"up\""),
+            ("health=good", "no health \"good\""),
+        ] {
             assert!(text.parse::<Filter>().unwrap_err().starts_with(words), "{text}");
         }
     }

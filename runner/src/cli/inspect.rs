@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use crate::engine::Engine;
 use crate::engine::config::Config;
 use crate::engine::containers::Container;
+use crate::engine::health::{Health, Probe};
 use crate::engine::network::Endpoint;
 use crate::engine::options::{MountRequest, SeccompChoice, SwapLimit};
 use crate::engine::state::{Running, Status, UNKNOWN_EXIT_CODE};
@@ -35,7 +36,9 @@ pub(super) fn run(args: &InspectArgs, context: &Context) -> anyhow::Result<u8> {
     each(&args.containers, args.format.as_deref(), |name| {
         let container = engine.containers().find(name)?;
         let status = container.status()?;
-        Ok(describe(&engine, &container, &status))
+        let mut value = describe(&engine, &container, &status);
+        add_health(&mut value, &container, &status)?;
+        Ok(value)
     })
 }
 
@@ -110,6 +113,39 @@ fn describe(engine: &Engine, container: &Container, status: &Status) -> Value {
         },
         "NetworkSettings": network_settings(container, status),
     })
+}
+
+/// Adds what is only there of a container with a health check.
+fn add_health(value: &mut Value, container: &Container, status: &Status) -> anyhow::Result<()> {
+    if let Some(config) = &container.config.health {
+        // Docker's times are nanoseconds.
+        let time = |ms: u64| ms.saturating_mul(1_000_000);
+        value["Config"]["Healthcheck"] = json!({
+            "Test": config.test,
+            "Interval": time(config.interval_ms),
+            "Timeout": time(config.timeout_ms),
+            "StartPeriod": time(config.start_period_ms),
+            "StartInterval": time(config.start_interval_ms),
+            "Retries": config.retries,
+        });
+        value["Config"]["HealthcheckOnFailureAction"] = json!(config.on_failure.to_string());
+    }
+    if let Some(health) = Health::of(container, status)? {
+        let entry = |probe: &Probe| {
+            json!({
+                "Start": probe.start.to_string(),
+                "End": probe.end.to_string(),
+                "ExitCode": probe.code,
+                "Output": probe.output,
+            })
+        };
+        value["State"]["Health"] = json!({
+            "Status": health.status.word(),
+            "FailingStreak": health.streak,
+            "Log": health.log.iter().map(entry).collect::<Vec<_>>(),
+        });
+    }
+    Ok(())
 }
 
 /// Returns a container's place in its network: empty unless it runs.

@@ -6,6 +6,7 @@ mod diff;
 mod exec;
 mod export;
 mod filter;
+mod health;
 mod images;
 mod inspect;
 mod logs;
@@ -27,6 +28,7 @@ mod top;
 mod update;
 mod volume;
 mod wait;
+mod watcher;
 
 use std::ffi::OsString;
 use std::io;
@@ -94,9 +96,12 @@ enum Command {
     /// Remove what killed programs have left, and what was to go when it ended
     #[command(hide = true)]
     Sweep,
+    /// Run a container's health check once
+    #[command(hide = true)]
+    Check(watcher::CheckArgs),
     /// Start a container again that has ended
     #[command(hide = true)]
-    Again(rm::AgainArgs),
+    Again(watcher::AgainArgs),
 }
 
 /// What every command starts from.
@@ -166,7 +171,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Pull(args) => pull::run(&args, &context),
         Command::Images(args) => images::run(&args, &context),
         Command::Sweep => rm::sweep(&context),
-        Command::Again(args) => rm::again(&args, &context),
+        Command::Check(args) => watcher::check(&args, &context),
+        Command::Again(args) => watcher::again(&args, &context),
     };
     match result {
         Ok(code) => ExitCode::from(code),

@@ -5,6 +5,7 @@ use std::io::{self, Write as _};
 use serde_json::{Value, json};
 
 use crate::engine::containers::Container;
+use crate::engine::health::{Health, HealthStatus};
 use crate::engine::network::Endpoint;
 use crate::engine::options::{ContainerPort, NetworkMode};
 use crate::engine::state::{Status, UNKNOWN_EXIT_CODE};
@@ -126,7 +127,7 @@ impl Row {
             created,
             running_for: format!("{} ago", in_words(created.elapsed(now))),
             state,
-            status: describe(status, *state == "paused", now),
+            status: describe(status, *state == "paused", health(container, status), now),
             names: config.name.to_string(),
             labels: printable(&labels.join(",")),
             networks: config.network.to_string(),
@@ -180,13 +181,30 @@ fn ports(container: &Container) -> String {
     ports.join(", ")
 }
 
+/// Says what its health checks have found.
+fn health(container: &Container, status: &Status) -> Option<HealthStatus> {
+    // One that is just being removed has none.
+    Health::of(container, status).ok().flatten().map(|health| health.status)
+}
+
 /// Says what a container is doing, in docker's words.
-fn describe(status: &Status, is_paused: bool, now: Timestamp) -> String {
+fn describe(
+    status: &Status,
+    is_paused: bool,
+    health: Option<HealthStatus>,
+    now: Timestamp,
+) -> String {
     match status {
         Status::Created => "Created".to_owned(),
         Status::Running(running) => {
-            let paused = if is_paused { " (Paused)" } else { "" };
-            format!("Up {}{paused}", in_words(running.started.elapsed(now)))
+            let remark = match health {
+                _ if is_paused => " (Paused)",
+                None => "",
+                Some(HealthStatus::Starting) => " (health: starting)",
+                Some(HealthStatus::Healthy) => " (healthy)",
+                Some(HealthStatus::Unhealthy) => " (unhealthy)",
+            };
+            format!("Up {}{remark}", in_words(running.started.elapsed(now)))
         }
         Status::Restarting(_, exit) => {
             format!("Restarting ({}) {} ago", exit.code, in_words(exit.finished.elapsed(now)))
@@ -239,8 +257,8 @@ mod tests {
             (Status::Exited(None, exit), "Exited (137) About a minute ago"),
             (Status::Lost(running), "Exited (255) at an unknown time"),
         ] {
-            assert_eq!(describe(&status, false, at(400)), expected);
-            let paused = describe(&status, true, at(400));
+            assert_eq!(describe(&status, false, None, at(400)), expected);
+            let paused = describe(&status, true, Some(HealthStatus::Healthy), at(400));
             assert_eq!(paused.ends_with(" (Paused)"), matches!(status, Status::Running(_)));
         }
     }

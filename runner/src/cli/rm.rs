@@ -1,7 +1,6 @@
 //! `rrun rm` and `rrun prune`.
 
 use std::io::{self, Write as _};
-use std::time::Duration;
 
 use crate::engine::Error;
 
@@ -53,25 +52,6 @@ pub(super) fn run(args: &RmArgs, context: &Context) -> anyhow::Result<u8> {
 
 pub(super) fn sweep(context: &Context) -> anyhow::Result<u8> {
     context.engine()?.containers().sweep()?;
-    Ok(0)
-}
-
-/// What whoever has watched a container goes on as.
-#[derive(Debug, clap::Args)]
-pub(super) struct AgainArgs {
-    /// How long to wait first
-    #[arg(long, default_value = "0")]
-    after_ms: u64,
-    /// The container
-    container: String,
-}
-
-pub(super) fn again(args: &AgainArgs, context: &Context) -> anyhow::Result<u8> {
-    // The terminal of whoever has started it may end; a shim has left it before.
-    let _left = rustix::process::setsid();
-    let engine = context.engine()?;
-    let container = engine.containers().find(&args.container)?;
-    engine.start_again(&container, Duration::from_millis(args.after_ms))?;
     Ok(0)
 }
 

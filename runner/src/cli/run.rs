@@ -22,6 +22,7 @@ use crate::engine::restart::check_policy;
 use crate::engine::update::check_swap;
 use crate::engine::{Engine, image};
 
+use super::health::HealthArgs;
 use super::{Context, caller_env, pull, report};
 
 /// Run a command in a new container
@@ -67,6 +68,8 @@ struct ContainerArgs {
     /// When to start it again: no, on-failure[:MAX], always, unless-stopped
     #[arg(long, default_value = "no", value_name = "POLICY")]
     restart: RestartPolicy,
+    #[command(flatten)]
+    health: HealthArgs,
     /// Keep standard input open
     #[arg(short, long)]
     interactive: bool,
@@ -303,6 +306,7 @@ impl ContainerArgs {
             detach,
             remove: self.rm,
             restart: self.restart,
+            health: self.health.request(),
             init: self.init,
             read_only: self.read_only,
             network: settle_network(self.network, !self.publish.is_empty() || self.publish_all)?,

@@ -10,8 +10,8 @@ use super::id::ContainerId;
 use super::name::Name;
 use super::network::Resolver;
 use super::options::{
-    Bytes, Capability, ContainerPort, Cpus, ExtraHost, MountRequest, NetworkMode, PidsLimit,
-    PublishedPort, RestartPolicy, SeccompChoice, Signal, SwapLimit, Ulimit,
+    Bytes, Capability, ContainerPort, Cpus, ExtraHost, HealthConfig, MountRequest, NetworkMode,
+    PidsLimit, PublishedPort, RestartPolicy, SeccompChoice, Signal, SwapLimit, Ulimit,
 };
 use super::timestamp::Timestamp;
 
@@ -43,6 +43,9 @@ pub struct Config {
     /// When it is started again. Containers of earlier versions never are.
     #[serde(default)]
     pub restart: RestartPolicy,
+    /// How it is checked while it runs. Containers of earlier versions are not.
+    #[serde(default)]
+    pub health: Option<HealthConfig>,
     /// The name it has for itself.
     pub hostname: String,
     /// The network it sees.

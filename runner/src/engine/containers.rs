@@ -12,6 +12,7 @@
 //!     ├── config.json         what was asked; without it the container is not one
 //!     ├── pins                the layers that gc must keep
 //!     ├── running, exit       see `state`
+//!     ├── health              what its checks have found, see `health`
 //!     ├── restart             when it is started again, see `restart`
 //!     ├── log
 //!     ├── hosts, hostname, resolv.conf

@@ -216,6 +216,7 @@ impl Prepared<'_> {
             open_stdin: self.container.config.open_stdin,
             exit_command,
             restart: Some(restart),
+            checks: self.engine.checks(&self.container)?,
             keep,
             farewell,
         };
@@ -332,6 +333,7 @@ impl Prepared<'_> {
         let running = self.write_running(sandboxed)?;
         let begin = Instant::now();
         started().trying("report the container's start")?;
+        let checking = self.engine.begin_checks(&self.container)?;
         let mut log = LogWriter::new(&self.container.log());
         let clock = self.engine.clock;
         // A full disk must not stop the program, nor keep its output from us.
@@ -348,6 +350,7 @@ impl Prepared<'_> {
                 log_error.get_or_insert(error);
             }
         })?;
+        drop(checking);
         let finished = log.finish().err();
         drop(session);
         if let Some(error) = log_error.or(finished) {

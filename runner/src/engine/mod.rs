@@ -13,6 +13,7 @@ pub mod diff;
 pub mod exec;
 pub mod export;
 pub mod files;
+pub mod health;
 pub mod id;
 pub mod image;
 pub mod launch;

@@ -42,7 +42,7 @@ fn parse_seconds(text: &str) -> Option<Duration> {
 }
 
 /// Parses numbers with units, such as `1h30m` or `1.5s`.
-fn parse_duration(text: &str) -> Option<Duration> {
+pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
     let mut rest = text;
     let mut total = Duration::ZERO;
     while !rest.is_empty() {

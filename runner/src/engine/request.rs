@@ -14,8 +14,8 @@ use super::error::{Error, Result};
 use super::id::ContainerId;
 use super::name::Name;
 use super::options::{
-    ContainerPort, EnvEntry, MountRequest, NetworkMode, PublishedPort, RestartPolicy, Signal,
-    inside, merge_environment,
+    ContainerPort, EnvEntry, HealthRequest, MountRequest, NetworkMode, PublishedPort,
+    RestartPolicy, Signal, inside, merge_environment,
 };
 use super::timestamp::Timestamp;
 
@@ -50,6 +50,8 @@ pub struct Request {
     pub remove: bool,
     /// When it is started again.
     pub restart: RestartPolicy,
+    /// How it is checked.
+    pub health: HealthRequest,
     /// Whether a small init process stands above it.
     pub init: bool,
     /// Whether its root cannot be written.
@@ -114,6 +116,7 @@ impl Request {
                 what: format!("the image's stop signal cannot be used: {reason}"),
             })?,
         };
+        let health = self.health.settle(image).map_err(|what| Error::Invalid { what })?;
         let mounts = all_mounts(self.mounts, image)?;
         let place = settle_place(self.place, self.publish_all, &self.network, image)?;
         let mut labels: BTreeMap<String, String> = image.config.labels.clone();
@@ -140,6 +143,7 @@ impl Request {
             detached: self.detach,
             remove: self.remove,
             restart: self.restart,
+            health,
             hostname,
             network: self.network,
             place,

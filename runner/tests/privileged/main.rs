@@ -8,6 +8,7 @@ mod copy;
 mod export;
 mod faults;
 mod harness;
+mod health;
 mod hostile;
 mod lifecycle;
 mod limits;

@@ -22,6 +22,7 @@
 //! When the shim is killed the kernel kills the container, too; its control
 //! group is then removed by [`crate::cgroup::sweep`].
 
+pub mod checks;
 mod record;
 mod relay;
 pub mod restart;
@@ -33,6 +34,7 @@ use std::path::PathBuf;
 
 use rustix::fs::{Mode, OFlags};
 
+use checks::Checks;
 use restart::Restart;
 pub(crate) use serve::main;
 
@@ -62,6 +64,8 @@ pub struct ShimSpec {
     pub exit_command: Vec<String>,
     /// How it is started again when it has ended; `None` if never.
     pub restart: Option<Restart>,
+    /// How it is checked while it runs; `None` if it is not.
+    pub checks: Option<Checks>,
     /// Descriptors that the shim keeps until shortly before the record of the
     /// end is put in place, such as locked files and reserved ports.
     pub keep: Vec<OwnedFd>,
@@ -94,6 +98,7 @@ pub(crate) struct Order {
     pub(crate) open_stdin: bool,
     pub(crate) exit_command: Vec<String>,
     pub(crate) restart: Option<Restart>,
+    pub(crate) checks: Option<Checks>,
     pub(crate) environment: Vec<(Bytes, Bytes)>,
     pub(crate) farewell: Bytes,
 }
@@ -106,6 +111,7 @@ wire_struct!(Order {
     open_stdin,
     exit_command,
     restart,
+    checks,
     environment,
     farewell
 });
@@ -118,8 +124,18 @@ wire_struct!(Order {
 /// As [`crate::spawn`], and when the log or a record cannot be written. No
 /// shim stays behind then.
 pub fn start(shim: ShimSpec) -> Result<Started> {
-    let ShimSpec { spec, log, running, exit, open_stdin, exit_command, restart, keep, farewell } =
-        shim;
+    let ShimSpec {
+        spec,
+        log,
+        running,
+        exit,
+        open_stdin,
+        exit_command,
+        restart,
+        checks,
+        keep,
+        farewell,
+    } = shim;
     let program = find_helper()?;
     let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
         .cannot(|| "open /dev/null")?;
@@ -146,6 +162,7 @@ pub fn start(shim: ShimSpec) -> Result<Started> {
         open_stdin,
         exit_command,
         restart,
+        checks,
         environment,
         farewell,
     };

@@ -72,8 +72,13 @@ fn serve(channel: &mut Channel) -> Result<()> {
     channel.close();
 
     let process = (sandbox.pid(), sandbox.start_time());
+    let checking = shim
+        .checks
+        .as_ref()
+        .and_then(|checks| Some(checks.begin(command(&checks.command, shim.environment.clone())?)));
     let begin = Instant::now();
     let exit = relay(&sandbox, &mut sources, &mut log)?;
+    drop(checking);
     let uptime = begin.elapsed();
     let oom_killed = sandbox.oom_killed();
     // Removes the control group.

@@ -19,6 +19,7 @@ fn shim(spec: Spec, directory: &Path, exit_command: &[&str]) -> ShimSpec {
         open_stdin: false,
         exit_command: exit_command.iter().map(ToString::to_string).collect(),
         restart: None,
+        checks: None,
         keep: vec![OwnedFd::from(fs::File::open("/dev/null").unwrap())],
         farewell: sandbox::netlink::Messages::new(),
     }

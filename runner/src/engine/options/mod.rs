@@ -2,6 +2,7 @@
 //! wrong. Nothing here touches the system.
 
 mod environment;
+mod health;
 mod mount;
 mod network;
 mod publish;
@@ -13,6 +14,7 @@ mod ulimit;
 mod volume;
 
 pub use environment::{EnvEntry, Label, merge_environment, parse_env_file};
+pub use health::{HealthConfig, HealthRequest, Interval, OnFailure};
 pub(crate) use mount::inside;
 pub use mount::{AnonymousVolume, Bind, MountRequest, NamedVolume, Tmpfs};
 pub use network::{ExtraHost, HostAddress, HostName, NetworkMode};
