@@ -4,6 +4,7 @@
 mod cp;
 mod diff;
 mod exec;
+mod export;
 mod filter;
 mod images;
 mod inspect;
@@ -70,6 +71,7 @@ enum Command {
     Exec(exec::ExecArgs),
     Cp(cp::CpArgs),
     Diff(diff::DiffArgs),
+    Export(export::ExportArgs),
     Stats(stats::StatsArgs),
     Update(update::UpdateArgs),
     Stop(stop::StopArgs),
@@ -142,6 +144,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Exec(args) => exec::run(args, &context),
         Command::Cp(args) => cp::run(&args, &context),
         Command::Diff(args) => diff::run(&args, &context),
+        Command::Export(args) => export::run(&args, &context),
         Command::Stats(args) => stats::run(&args, &context),
         Command::Update(args) => update::run(&args, &context),
         Command::Stop(args) => stop::stop(&args, &context),

@@ -11,6 +11,7 @@ pub mod containers;
 pub mod copy;
 pub mod diff;
 pub mod exec;
+pub mod export;
 pub mod files;
 pub mod id;
 pub mod image;

@@ -5,6 +5,7 @@ mod background;
 mod basics;
 mod changes;
 mod copy;
+mod export;
 mod faults;
 mod harness;
 mod hostile;
