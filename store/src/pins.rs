@@ -44,6 +44,15 @@ impl Pins {
         durable::remove(&temporary)?;
         durable::replace(&temporary, &directory.join(PINS), text.as_bytes(), Durability::Volatile)
     }
+
+    /// Returns what a container keeps; nothing if it is gone.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Damaged`] for a pins file that is not whole.
+    pub fn read(directory: &Path) -> Result<BTreeSet<Digest>> {
+        Ok(read(&directory.join(PINS))?.unwrap_or_default())
+    }
 }
 
 /// What each container keeps, by the container's id.
@@ -100,6 +109,8 @@ mod tests {
         let (one, two) = (Digest::sha256(b"1"), Digest::sha512(b"2"));
         Pins::write(&store, &container, &[one]).unwrap();
         Pins::write(&store, &container, &[two, one]).unwrap();
+        assert_eq!(Pins::read(&container).unwrap(), [one, two].into());
+        assert_eq!(Pins::read(&dir.path().join("gone")).unwrap(), [].into());
         let locked = store.root().lock_exclusive().unwrap();
         let pins = survey(store.root(), &locked).unwrap();
         assert_eq!(pins.keys().collect::<Vec<_>>(), ["abc"]);

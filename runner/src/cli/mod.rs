@@ -1,6 +1,7 @@
 //! The command line: arguments in, one engine call, results on stdout, and
 //! errors on stderr as `error: what: why` with a hint where one helps.
 
+mod commit;
 mod cp;
 mod diff;
 mod exec;
@@ -71,6 +72,7 @@ enum Command {
     Ps(ps::PsArgs),
     Logs(logs::LogsArgs),
     Exec(exec::ExecArgs),
+    Commit(commit::CommitArgs),
     Cp(cp::CpArgs),
     Diff(diff::DiffArgs),
     Export(export::ExportArgs),
@@ -150,6 +152,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Ps(args) => ps::run(&args, &context),
         Command::Logs(args) => logs::run(&args, &context),
         Command::Exec(args) => exec::run(args, &context),
+        Command::Commit(args) => commit::run(args, &context),
         Command::Cp(args) => cp::run(&args, &context),
         Command::Diff(args) => diff::run(&args, &context),
         Command::Export(args) => export::run(&args, &context),

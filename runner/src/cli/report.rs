@@ -60,6 +60,9 @@ fn engine_hint(error: &Error) -> Option<String> {
         Error::NetworkUnknown { .. } => {
             "`rrun network ls` lists them; `rrun network create` makes one".to_owned()
         }
+        Error::CannotHold { .. } => {
+            "--pause=false takes it as it runs, files that change meanwhile included".to_owned()
+        }
         Error::VolumeUnknown { .. } => {
             "`rrun volume ls` lists them; `rrun volume create` makes one".to_owned()
         }

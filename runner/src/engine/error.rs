@@ -176,6 +176,14 @@ pub enum Error {
         /// The container as the user named it.
         container: String,
     },
+    /// The container is to be held still and cannot be.
+    #[error("cannot hold container {container} still")]
+    CannotHold {
+        /// The container.
+        container: String,
+        /// Why not.
+        source: Box<Error>,
+    },
     /// The container did not go away although it was killed.
     #[error("container {container} did not end within {seconds} s of SIGKILL")]
     Unkillable {

@@ -226,7 +226,7 @@ mod tests {
         symlink("/nowhere", upper.join("link")).unwrap();
         let _socket = std::os::unix::net::UnixListener::bind(upper.join("socket")).unwrap();
         let (tar, cut_off) = export(&[upper, lower]);
-        assert_eq!(cut_off, [PathBuf::new(); 0]);
+        assert!(cut_off.is_empty(), "{cut_off:?}");
         assert_eq!(
             listed(&tar),
             [
@@ -268,5 +268,7 @@ mod tests {
         }
         fs::create_dir_all(&deep).unwrap();
         assert_eq!(listed(&export(&[dir.path().to_owned()]).0).len(), 1500);
+        // Deeper than what a temporary directory removes by itself.
+        crate::engine::tree::remove(dir.path()).unwrap();
     }
 }

@@ -6,6 +6,7 @@
 //! ```
 
 pub mod attach;
+pub mod commit;
 pub mod config;
 pub mod containers;
 pub mod copy;

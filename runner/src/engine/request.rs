@@ -20,7 +20,8 @@ use super::options::{
 use super::timestamp::Timestamp;
 
 /// Where programs are looked for if the image does not say.
-const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(crate) const DEFAULT_PATH: &str =
+    "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// A container as its user asks for it.
 #[derive(Clone, Debug, Default)]

@@ -52,7 +52,7 @@ fn privileged_a_containers_files_are_exported_whether_it_runs_or_not() {
     assert!(piped.status.success());
     assert!(piped.stdout == fs::read(host.path("1.tar")).unwrap(), "the same bytes each time");
     host.add_image("again", &piped.stdout, |config| {
-        config.config.env = vec!["PATH=/bin".to_owned()]
+        config.config.env = vec!["PATH=/bin".to_owned()];
     });
     assert_eq!(host.rrun(&["run", "--rm", "again", "cat", "/home/app/z"]).ok(), "z");
     host.rrun(&["rm", "box"]).ok();

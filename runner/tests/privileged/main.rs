@@ -4,6 +4,7 @@
 mod background;
 mod basics;
 mod changes;
+mod commit;
 mod copy;
 mod export;
 mod faults;

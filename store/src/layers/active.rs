@@ -63,6 +63,26 @@ impl Lease {
     }
 }
 
+impl Lease {
+    /// Stores what a directory in overlay form changes of a snapshot as a layer. The directory is
+    /// only read, and may be in use: a file that changes meanwhile is an error.
+    ///
+    /// # Errors
+    ///
+    /// As [`Active::into_layer`].
+    pub fn layer_of(
+        &self,
+        upper: &Path,
+        snapshot: &Snapshot,
+        options: &LayerOptions,
+    ) -> Result<Layer> {
+        let LayerOptions { clamp, stubs } = options;
+        let (view, ingest) = (snapshot.view()?, self.ingest()?);
+        let packed = pack(upper, view, stubs, *clamp, Mode::Read, ingest).map_err(invalid)?;
+        commit(packed.output, packed.is_empty)
+    }
+}
+
 /// Makes `upper` and `work` in `directory`, which exists, for a writable file system on top of a
 /// snapshot; for containers, whose directory is not a lease's.
 ///
