@@ -139,28 +139,25 @@ fn rlimit(kind: &str, soft: u64, hard: u64) -> Result<Rlimit> {
 }
 
 fn sets(capabilities: &Capabilities) -> Result<CapabilitySets> {
+    let (permitted, inheritable) = (set(&capabilities.permitted)?, set(&capabilities.inheritable)?);
     let sets = CapabilitySets {
         bounding: set(&capabilities.bounding)?,
         effective: set(&capabilities.effective)?,
-        permitted: set(&capabilities.permitted)?,
-        inheritable: set(&capabilities.inheritable)?,
-        ambient: set(&capabilities.ambient)?,
+        permitted,
+        inheritable,
+        // What is not in both of the others the kernel does not give. Configurations ask for it
+        // all the same, those that `crun spec` writes among them, and other runtimes leave it out.
+        ambient: set(&capabilities.ambient)? & permitted & inheritable,
     };
-    for (name, inner, outer_name, outer) in [
-        ("effective", sets.effective, "permitted", sets.permitted),
-        ("ambient", sets.ambient, "permitted", sets.permitted),
-        ("ambient", sets.ambient, "inheritable", sets.inheritable),
-    ] {
-        let missing = inner & !outer;
-        if missing != 0 {
-            let first = CAPABILITIES
-                .iter()
-                .find(|name| CapabilitySets::bit(name).is_some_and(|bit| bit & missing != 0));
-            return Err(Error::invalid(format!(
-                "process.capabilities.{name} has CAP_{}, which {outer_name} has not",
-                first.unwrap_or(&"?")
-            )));
-        }
+    let missing = sets.effective & !permitted;
+    if missing != 0 {
+        let first = CAPABILITIES
+            .iter()
+            .find(|name| CapabilitySets::bit(name).is_some_and(|bit| bit & missing != 0));
+        return Err(Error::invalid(format!(
+            "process.capabilities.effective has CAP_{}, which permitted has not",
+            first.unwrap_or(&"?")
+        )));
     }
     Ok(sets)
 }
@@ -202,6 +199,17 @@ mod tests {
         assert_eq!(credentials.capabilities.effective, 1 << 5);
     }
 
+    /// As `crun spec` writes it.
+    #[test]
+    fn ambient_capabilities_that_are_not_inheritable_are_left_out() {
+        let (_, credentials) = read(
+            r#"{"args":["x"],"cwd":"/","capabilities":{"permitted":["CAP_KILL","CAP_CHOWN"],
+                "inheritable":["CAP_CHOWN"],"ambient":["CAP_KILL","CAP_CHOWN"]}}"#,
+        )
+        .unwrap();
+        assert_eq!(credentials.capabilities.ambient, 1);
+    }
+
     #[test]
     fn what_cannot_be_done_is_refused() {
         let error = |json: &str| read(json).unwrap_err().to_string();
@@ -210,7 +218,7 @@ mod tests {
         insta::assert_snapshot!(error(r#"{"args":["x"],"cwd":"/","user":{"uid":4294967295}}"#), @"process.user has the id 4294967295, which is none");
         insta::assert_snapshot!(error(r#"{"args":["x"],"cwd":"/","rlimits":[{"type":"RLIMIT_X","soft":1,"hard":1}]}"#), @r#"process.rlimits has an unknown limit "RLIMIT_X""#);
         insta::assert_snapshot!(error(r#"{"args":["x"],"cwd":"/","capabilities":{"bounding":["CAP_NONE"]}}"#), @r#"unknown capability "CAP_NONE""#);
-        insta::assert_snapshot!(error(r#"{"args":["x"],"cwd":"/","capabilities":{"permitted":["CAP_KILL"],"ambient":["CAP_KILL"]}}"#), @"process.capabilities.ambient has CAP_KILL, which inheritable has not");
+        insta::assert_snapshot!(error(r#"{"args":["x"],"cwd":"/","capabilities":{"permitted":["CAP_CHOWN"],"effective":["CAP_KILL"]}}"#), @"process.capabilities.effective has CAP_KILL, which permitted has not");
         insta::assert_snapshot!(error(r#"{"args":["x"],"cwd":"/","selinuxLabel":"x"}"#), @"process.selinuxLabel is not supported yet");
     }
 
