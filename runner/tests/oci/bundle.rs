@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+pub(crate) use crate::outcome::Outcome;
+
 /// More than any single command of these tests takes, even on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -21,30 +23,6 @@ pub(crate) struct Bundle {
     pub(crate) config: Value,
     /// Where its control groups are: no other test has that.
     cgroup: String,
-}
-
-/// What a command printed and exited with.
-#[derive(Debug)]
-pub(crate) struct Outcome {
-    pub(crate) code: i32,
-    pub(crate) stdout: String,
-    pub(crate) stderr: String,
-}
-
-impl Outcome {
-    /// Asserts success and returns what was printed, without its last newline.
-    #[track_caller]
-    pub(crate) fn ok(self) -> String {
-        assert_eq!(self.code, 0, "{self:?}");
-        self.stdout.trim_end_matches('\n').to_owned()
-    }
-
-    /// Asserts this exit code and returns what was printed on stderr.
-    #[track_caller]
-    pub(crate) fn fails(self, code: i32) -> String {
-        assert_eq!(self.code, code, "{self:?}");
-        self.stderr
-    }
 }
 
 impl Bundle {

@@ -1,6 +1,9 @@
 //! The program as its users have it: real containers, so root is needed.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+#[path = "../support/outcome.rs"]
+mod outcome;
+
 mod background;
 mod basics;
 mod changes;
